@@ -1,0 +1,199 @@
+"""Datasets: images with their one truth and their split, and frozen versions of them named by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from converters import manifest, taxonomy
+from converters.annotation import Annotation, ImageRecord
+from converters.errors import DatasetError
+from converters.taxonomy import Taxonomy
+
+MANIFEST = "manifest.jsonl"
+VERSION = "version.json"
+_FORMAT = 1
+
+
+class Split(StrEnum):
+    """Part of a dataset: learnt from, chosen by, or locked away for the final measurement."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetItem:
+    """One image, its truth and its split (None before splitting); `provenance` says where the label came from."""
+
+    record: ImageRecord
+    truth: Annotation
+    split: Split | None = None
+    provenance: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Images with their truth under one taxonomy, in memory; nothing here knows of any file format."""
+
+    taxonomy: Taxonomy
+    items: tuple[DatasetItem, ...] = ()
+
+    def only(self, split: Split) -> tuple[DatasetItem, ...]:
+        """The items of one split."""
+        return tuple(item for item in self.items if item.split is split)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetVersion:
+    """A frozen dataset on disk: its folder, its digest, its content, and what it was frozen under."""
+
+    root: Path
+    digest: str
+    dataset: Dataset
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def path(self, item: DatasetItem) -> Path:
+        """Where the image of an item lies."""
+        return self.root / item.record.uri
+
+    def split_digest(self, split: Split) -> str:
+        """SHA-256 over images and truths of one split, in hexadecimal; equal digests mean comparable measurements."""
+        lines = sorted(encode_item(item) for item in self.dataset.only(split))
+        return hashlib.sha256(b"".join(lines)).hexdigest()
+
+    def verify(self) -> None:
+        """Raises DatasetError naming the first image that is missing or whose bytes changed since the freeze."""
+        for item in self.dataset.items:
+            path = self.path(item)
+            if not path.is_file():
+                raise DatasetError(str(path), "no file", "the frozen image", "Restore it or freeze again.")
+            if (found := file_digest(path)) != item.record.image_id:
+                raise DatasetError(str(path), found, f"digest {item.record.image_id}", "Restore it or freeze again.")
+
+
+def freeze(
+    dataset: Dataset, sources: Mapping[str, Path], datasets: Path, settings: Mapping[str, Any]
+) -> DatasetVersion:
+    """The immutable version of a dataset under `datasets/<digest>`; the same content gives the same folder.
+
+    `sources` maps image ids to files. The folder appears whole or not at all. Raises DatasetError for an item without
+    split, without source, or whose bytes do not match its id.
+    """
+    stored = tuple(_stored(item, sources) for item in sorted(dataset.items, key=lambda item: item.record.image_id))
+    frozen = Dataset(dataset.taxonomy, stored)
+    lines = b"".join(encode_item(item) for item in stored)
+    header = {
+        "format": _FORMAT,
+        "taxonomy": taxonomy.encode(dataset.taxonomy),
+        "settings": dict(settings),
+        "images": len(stored),
+        "manifest_sha256": hashlib.sha256(lines).hexdigest(),
+    }
+    digest = hashlib.sha256(manifest.encode_line(header)).hexdigest()
+    target = datasets / digest[:16]
+    if not (target / VERSION).is_file():
+        _write_whole(target, lines, manifest.encode_line({**header, "digest": digest}), stored, sources)
+    return DatasetVersion(target, digest, frozen, dict(settings))
+
+
+def load(root: Path) -> DatasetVersion:
+    """The frozen version in a folder; raises DatasetError where header, manifest or digest contradict each other."""
+    try:
+        header = orjson.loads((root / VERSION).read_bytes())
+        lines = (root / MANIFEST).read_bytes()
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise DatasetError(str(root), str(error), f"{VERSION} and {MANIFEST}", "Name a frozen dataset.") from error
+    if header.get("format") != _FORMAT:
+        raise DatasetError(str(root), header.get("format"), f"format {_FORMAT}", "Use a matching dermloop.")
+    digest = header.pop("digest")
+    if hashlib.sha256(lines).hexdigest() != header["manifest_sha256"] or digest != _digest(header):
+        raise DatasetError(str(root / MANIFEST), "changed content", f"digest {digest}", "Restore the folder.")
+    items = tuple(decode_item(orjson.loads(line)) for line in lines.splitlines())
+    known = taxonomy.decode(header["taxonomy"], str(root / VERSION))
+    return DatasetVersion(root, digest, Dataset(known, items), header["settings"])
+
+
+def encode_item(item: DatasetItem) -> bytes:
+    """Canonical manifest line of an item."""
+    return manifest.encode_line(
+        {
+            "image": manifest.encode_record(item.record),
+            "truth": manifest.encode_annotation(item.truth),
+            "split": item.split.value if item.split else None,
+            "provenance": dict(item.provenance),
+        }
+    )
+
+
+def decode_item(row: Mapping[str, Any]) -> DatasetItem:
+    """The item of a manifest row; raises DatasetError where it is malformed."""
+    try:
+        split = Split(row["split"]) if row.get("split") else None
+        provenance = tuple(sorted((str(k), str(v)) for k, v in row.get("provenance", {}).items()))
+        record, truth = manifest.decode_record(row["image"]), manifest.decode_annotation(row["truth"])
+    except (KeyError, ValueError, AttributeError) as error:
+        raise DatasetError("manifest line", str(row)[:200], f"a complete item ({error})", "Freeze again.") from error
+    return DatasetItem(record, truth, split, provenance)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def versions(datasets: Path) -> Iterator[DatasetVersion]:
+    """All frozen versions in a folder, by name."""
+    for header in sorted(datasets.glob(f"*/{VERSION}")):
+        yield load(header.parent)
+
+
+def _digest(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(manifest.encode_line(header)).hexdigest()
+
+
+def _stored(item: DatasetItem, sources: Mapping[str, Path]) -> DatasetItem:
+    image_id = item.record.image_id
+    source = sources.get(image_id)
+    if item.split is None:
+        raise DatasetError(f"image {image_id}", None, "a split", "Split the dataset before freezing.")
+    if source is None or not source.is_file():
+        raise DatasetError(f"image {image_id}", str(source), "an image file", "Ingest the image again.")
+    if (found := file_digest(source)) != image_id:
+        raise DatasetError(str(source), found, f"digest {image_id}", "Ingest the image again.")
+    return replace(item, record=replace(item.record, uri=f"images/{image_id}{source.suffix.lower()}"))
+
+
+def _write_whole(
+    target: Path, lines: bytes, header: bytes, items: tuple[DatasetItem, ...], sources: Mapping[str, Path]
+) -> None:
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    (draft / "images").mkdir(parents=True)
+    for item in items:
+        _link(sources[item.record.image_id], draft / item.record.uri)
+    (draft / MANIFEST).write_bytes(lines)
+    (draft / VERSION).write_bytes(header)
+    try:
+        draft.rename(target)
+    except OSError:
+        shutil.rmtree(draft)
+        if not (target / VERSION).is_file():
+            raise
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,41 @@
+"""What can go wrong with labels and images: one root, each message names item, value, expectation and cure."""
+
+from __future__ import annotations
+
+
+class ConversionError(Exception):
+    """An input that cannot be turned into the house's words without guessing.
+
+    The four parts are kept apart so that a report can tabulate them; `str()` joins them into one sentence.
+    """
+
+    def __init__(self, item: str, value: object, expected: str, cure: str) -> None:
+        self.item = item
+        self.value = value
+        self.expected = expected
+        self.cure = cure
+        super().__init__(f"{item}: got {value!r}; expected {expected}. {cure}")
+
+
+class GeometryError(ConversionError):
+    """A shape whose numbers cannot describe a region of an image."""
+
+
+class TaxonomyError(ConversionError):
+    """A class list that contradicts itself, or a label that the class list does not know."""
+
+
+class AnnotationError(ConversionError):
+    """An annotation that cannot be read."""
+
+
+class ImageError(ConversionError):
+    """A file that is no readable image, or one over the declared limits."""
+
+
+class DatasetError(ConversionError):
+    """A dataset folder whose content contradicts its manifest."""
+
+
+class AmbiguousTruthError(ConversionError):
+    """Annotations of equal standing that contradict one another."""

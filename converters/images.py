@@ -1,0 +1,112 @@
+"""Images at the border of the house: opened within limits, turned upright, stripped of EXIF, named by content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from converters.errors import ImageError
+from converters.geometry import ImageSize
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_FORMATS = ("JPEG", "PNG")
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """Largest accepted file in bytes and largest accepted image in pixels."""
+
+    max_bytes: int = 50_000_000
+    max_pixels: int = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CleanImage:
+    """An upright image without metadata: its bytes, the SHA-256 that names it, its suffix and its size."""
+
+    content: bytes
+    image_id: str
+    suffix: str
+    size: ImageSize
+
+
+def clean(content: bytes, item: str, limits: ImageLimits | None = None) -> CleanImage:
+    """The image turned by its EXIF orientation, then rid of EXIF, GPS and comments; pixels stay as they are.
+
+    A file that needs no turn and carries no metadata is kept byte for byte. Raises ImageError naming `item` for empty,
+    truncated, oversized, animated or foreign files.
+    """
+    image = open_image(content, item, limits or ImageLimits())
+    suffix = ".png" if image.format == "PNG" else ".jpg"
+    size = ImageSize(*image.size)
+    if _has_metadata(image):
+        content, size = _rewritten(image)
+    return CleanImage(content, hashlib.sha256(content).hexdigest(), suffix, size)
+
+
+def open_image(content: bytes, item: str, limits: ImageLimits) -> Image.Image:
+    """A fully decoded JPEG or PNG; raises ImageError naming `item` where it is none or breaks a limit."""
+    if not content:
+        raise ImageError(item, "0 bytes", "a JPEG or PNG file", "Copy the file again.")
+    if len(content) > limits.max_bytes:
+        raise ImageError(item, f"{len(content)} bytes", f"at most {limits.max_bytes} bytes", "Scale the image down.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        if image.width * image.height > limits.max_pixels:
+            raise ImageError(item, f"{image.width}×{image.height}", f"at most {limits.max_pixels} pixels", "Scale it.")
+        if getattr(image, "n_frames", 1) > 1:
+            raise ImageError(item, f"{image.n_frames} frames", "a single picture", "Export one frame.")  # type: ignore[attr-defined]
+        image.load()
+    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(item, str(error), "a JPEG or PNG file", "Export the image again.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(item, str(error), "an intact JPEG or PNG file", "Copy the file again.") from error
+    return image
+
+
+def read_image(path: Path, limits: ImageLimits | None = None) -> Image.Image:
+    """The image of a file, turned upright, in RGB; raises ImageError naming the path."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImageError(str(path), str(error), "a readable file", "Restore the file.") from error
+    image = open_image(content, str(path), limits or ImageLimits())
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _has_metadata(image: Image.Image) -> bool:
+    kept = {
+        "jfif",
+        "jfif_version",
+        "jfif_unit",
+        "jfif_density",
+        "dpi",
+        "icc_profile",
+        "gamma",
+        "srgb",
+        "transparency",
+    }
+    extra = set(image.info) - kept - {"progressive", "progression", "adobe", "adobe_transform"}
+    return bool(extra) or bool(image.getexif())
+
+
+def _rewritten(image: Image.Image) -> tuple[bytes, ImageSize]:
+    upright = ImageOps.exif_transpose(image)
+    buffer = io.BytesIO()
+    icc = image.info.get("icc_profile")
+    if image.format == "PNG":
+        bare = Image.frombytes(upright.mode, upright.size, upright.tobytes())
+        if upright.palette is not None and upright.mode == "P":
+            bare.putpalette(upright.getpalette() or [])
+        bare.save(buffer, "PNG", icc_profile=icc)
+    else:
+        upright.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, icc_profile=icc, exif=b"", comment=b"")
+    return buffer.getvalue(), ImageSize(*upright.size)

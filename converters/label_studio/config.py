@@ -1,0 +1,145 @@
+"""The labelling config of each tier, generated from the taxonomy: colours by severity, hotkeys, short instructions."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree as ET
+
+from converters.label_studio import controls
+from converters.label_studio.controls import TaskField, Tier, Verdict
+from converters.taxonomy import Diagnosis, Severity, Taxonomy
+
+SEVERITY_COLOURS = {Severity.HIGH: "#c2185b", Severity.MODERATE: "#e68a00", Severity.LOW: "#1e7fc2"}
+_HOTKEYS = "123456789"
+_OPEN_COLOUR = "#6b7280"
+_OPEN_HOTKEYS = {"high": "q", "moderate": "w", "low": "e", None: "r"}
+_FINDING_HOTKEYS = {"lesions": "l", "lesion-free": "f", "ungradable": "u"}
+_VERDICT_HOTKEYS = {
+    Verdict.ACCEPT: "a",
+    Verdict.APPROVE: "a",
+    Verdict.CORRECT: "c",
+    Verdict.SEND_BACK: "b",
+    Verdict.EXCLUDE: "x",
+}
+_TITLES = {
+    Tier.TECHNICIAN: "Outline every lesion and name it",
+    Tier.DERMATOLOGIST: "Check the technician's reading",
+    Tier.QA: "Decide: approve, adjudicate, send back or exclude",
+}
+_DISCLAIMER = "Supports annotation and research. No diagnosis."
+
+
+def labelling_config(taxonomy: Taxonomy, tier: Tier) -> str:
+    """Label Studio's XML for one tier; label values are the taxonomy's names, so results resolve through it."""
+    view = ET.Element("View")
+    ET.SubElement(view, "Style").text = _STYLE
+    top = ET.SubElement(view, "View", className="dl-top")
+    ET.SubElement(top, "Header", value=_TITLES[tier], size="4")
+    ET.SubElement(top, "Text", name=TaskField.NOTE, value=f"${TaskField.NOTE}", granularity="paragraph")
+    desk = ET.SubElement(view, "View", className="dl-desk")
+    _add_image(ET.SubElement(desk, "View", className="dl-image"), taxonomy)
+    side = ET.SubElement(desk, "View", className="dl-side")
+    if tier in controls.VERDICTS:
+        _add_verdict(side, controls.VERDICTS[tier])
+    _add_finding(side)
+    ET.SubElement(side, "Text", name="disclaimer", value=_DISCLAIMER)
+    ET.indent(view)
+    return ET.tostring(view, encoding="unicode")
+
+
+def _add_image(parent: ET.Element, taxonomy: Taxonomy) -> None:
+    labels = ET.SubElement(
+        parent,
+        "RectangleLabels",
+        name=controls.DIAGNOSIS,
+        toName=controls.IMAGE,
+        showInline="true",
+        strokeWidth="3",
+        opacity="0.12",
+    )
+    for diagnosis, hotkey in zip(taxonomy.diagnoses, _HOTKEYS.ljust(len(taxonomy.diagnoses)), strict=False):
+        _add_label(labels, diagnosis, hotkey.strip())
+    for severity, value in controls.OPEN_LABELS.items():
+        colour = SEVERITY_COLOURS[Severity(severity)] if severity else _OPEN_COLOUR
+        ET.SubElement(labels, "Label", value=value, background=colour, hotkey=_OPEN_HOTKEYS[severity])
+    ET.SubElement(
+        parent,
+        "Image",
+        name=controls.IMAGE,
+        value=f"${TaskField.IMAGE}",
+        zoom="true",
+        zoomControl="true",
+        brightnessControl="true",
+        contrastControl="true",
+        rotateControl="false",
+    )
+    ET.SubElement(
+        parent,
+        "TextArea",
+        name=controls.READING,
+        toName=controls.IMAGE,
+        perRegion="true",
+        editable="false",
+        displayMode="region-list",
+        maxSubmissions="1",
+        placeholder="Note on this lesion",
+    )
+
+
+def _add_label(parent: ET.Element, diagnosis: Diagnosis, hotkey: str) -> None:
+    label = ET.SubElement(
+        parent, "Label", value=diagnosis.name, background=SEVERITY_COLOURS[diagnosis.severity], hint=diagnosis.code
+    )
+    if hotkey:
+        label.set("hotkey", hotkey)
+
+
+def _add_verdict(parent: ET.Element, verdicts: tuple[Verdict, ...]) -> None:
+    ET.SubElement(parent, "Header", value="Your verdict", size="5")
+    box = ET.SubElement(
+        parent,
+        "Choices",
+        name=controls.VERDICT,
+        toName=controls.IMAGE,
+        choice="single-radio",
+        required="true",
+        requiredMessage="Choose a verdict before you submit.",
+    )
+    for verdict in verdicts:
+        ET.SubElement(box, "Choice", value=verdict, hotkey=_VERDICT_HOTKEYS[verdict])
+    reason = ET.SubElement(
+        parent,
+        "View",
+        visibleWhen="choice-selected",
+        whenTagName=controls.VERDICT,
+        whenChoiceValue=",".join(v for v in verdicts if v in (Verdict.SEND_BACK, Verdict.EXCLUDE)),
+    )
+    ET.SubElement(
+        reason,
+        "TextArea",
+        name=controls.REASON,
+        toName=controls.IMAGE,
+        rows="2",
+        maxSubmissions="1",
+        required="true",
+        requiredMessage="Say why, so that the reader can act on it.",
+        placeholder="Why? One sentence, then Enter.",
+    )
+
+
+def _add_finding(parent: ET.Element) -> None:
+    ET.SubElement(parent, "Header", value="The whole image", size="5")
+    finding = ET.SubElement(parent, "Choices", name=controls.FINDING, toName=controls.IMAGE, choice="single-radio")
+    for value, label in controls.FINDING_LABELS.items():
+        ET.SubElement(finding, "Choice", value=label, hotkey=_FINDING_HOTKEYS[value])
+    ET.SubElement(parent, "Header", value="Image quality", size="5")
+    quality = ET.SubElement(parent, "Choices", name=controls.QUALITY, toName=controls.IMAGE, choice="single-radio")
+    for label in controls.QUALITY_LABELS:
+        ET.SubElement(quality, "Choice", value=label)
+
+
+_STYLE = """
+.dl-top { display: flex; gap: 24px; align-items: baseline; padding: 0 4px 8px; }
+.dl-desk { display: flex; gap: 20px; align-items: flex-start; }
+.dl-image { flex: 1 1 auto; min-width: 0; }
+.dl-side { flex: 0 0 240px; position: sticky; top: 8px; }
+"""

@@ -1,0 +1,184 @@
+"""Label Studio's `result` lists, both ways: regions and choices in, our lesions and answers out, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converters.annotation import Finding, Lesion, Origin
+from converters.errors import AnnotationError
+from converters.geometry import (
+    ImageSize,
+    PercentBox,
+    RotatedBox,
+    percent_to_pixel,
+    percent_to_rotated,
+    pixel_to_percent,
+    rotated_to_percent,
+)
+from converters.label_studio import controls
+from converters.taxonomy import Taxonomy
+
+_OPEN = {label: severity for severity, label in controls.OPEN_LABELS.items()}
+_FINDINGS = {label: Finding(value) for value, label in controls.FINDING_LABELS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one submitted result says: lesions, the finding, and the other controls' answers by control name."""
+
+    lesions: tuple[Lesion, ...]
+    finding: Finding
+    answers: tuple[tuple[str, str], ...] = ()
+
+    def get(self, control: str) -> str | None:
+        """The answer of an image-level control, or None where it was left empty."""
+        return dict(self.answers).get(control)
+
+
+def encode(lesions: Iterable[Lesion], size: ImageSize, taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    """Label Studio regions for lesions: a labelled rectangle each, with the reading beside it where there is one."""
+    result: list[dict[str, Any]] = []
+    for number, lesion in enumerate(lesions):
+        region = _region(lesion, lesion.region_id or f"lesion-{number}", size, taxonomy)
+        result.append(region)
+        if text := reading_text(lesion):
+            result.append(_reading(region, text))
+    return result
+
+
+def encode_choice(control: str, value: str) -> dict[str, Any]:
+    """Label Studio's result row for an image-level choice."""
+    return {
+        "from_name": control,
+        "to_name": controls.IMAGE,
+        "type": "choices",
+        "value": {"choices": [value]},
+    }
+
+
+def encode_text(control: str, text: str) -> dict[str, Any]:
+    """Label Studio's result row for an image-level text."""
+    return {"from_name": control, "to_name": controls.IMAGE, "type": "textarea", "value": {"text": [text]}}
+
+
+def decode(result: Sequence[Mapping[str, Any]], size: ImageSize, taxonomy: Taxonomy, item: str) -> Answer:
+    """What a `result` list of our labelling configs says; raises AnnotationError naming `item` and the region."""
+    lesions = []
+    answers: dict[str, str] = {}
+    for row in result:
+        kind = row.get("type")
+        if kind == "rectanglelabels":
+            lesions.append(_lesion(row, size, taxonomy, item))
+        elif kind in ("choices", "textarea") and row.get("from_name") != controls.READING:
+            answers[str(row.get("from_name"))] = _text(row, item)
+        elif row.get("from_name") != controls.READING:
+            raise AnnotationError(
+                item, kind, "rectanglelabels, choices or textarea", "Use the generated labelling config."
+            )
+    return Answer(tuple(lesions), _finding(answers, lesions, item), tuple(sorted(answers.items())))
+
+
+def reading_text(lesion: Lesion) -> str:
+    """The model's differential in one line, such as `Melanoma 71 % · Nevus 22 %`; empty for a person's lesion."""
+    if not lesion.probabilities:
+        return ""
+    ranked = sorted(lesion.probabilities, key=lambda pair: -pair[1])[:3]
+    return " · ".join(f"{name} {round(100 * share)} %" for name, share in ranked)
+
+
+def box_label(lesion: Lesion, taxonomy: Taxonomy) -> str:
+    """The label a lesion's box carries: its diagnosis by name, else its severity with the diagnosis left open."""
+    if lesion.diagnosis is not None:
+        return taxonomy.resolve(lesion.diagnosis).name
+    return controls.OPEN_LABELS[lesion.severity]
+
+
+def _region(lesion: Lesion, region_id: str, size: ImageSize, taxonomy: Taxonomy) -> dict[str, Any]:
+    rotated = lesion.shape if isinstance(lesion.shape, RotatedBox) else None
+    box = rotated_to_percent(rotated, size) if rotated else pixel_to_percent(lesion.box, size)
+    value: dict[str, Any] = {
+        "x": box.x,
+        "y": box.y,
+        "width": box.width,
+        "height": box.height,
+        "rotation": box.rotation,
+        "rectanglelabels": [box_label(lesion, taxonomy)],
+    }
+    region = {
+        "id": region_id,
+        "from_name": controls.DIAGNOSIS,
+        "to_name": controls.IMAGE,
+        "type": "rectanglelabels",
+        "origin": lesion.origin.value,
+        "original_width": size.width,
+        "original_height": size.height,
+        "image_rotation": 0,
+        "value": value,
+    }
+    return region if lesion.score is None else {**region, "score": lesion.score}
+
+
+def _reading(region: Mapping[str, Any], text: str) -> dict[str, Any]:
+    value = {key: region["value"][key] for key in ("x", "y", "width", "height", "rotation")}
+    kept = ("id", "to_name", "original_width", "original_height", "image_rotation")
+    return {
+        **{key: region[key] for key in kept},
+        "from_name": controls.READING,
+        "type": "textarea",
+        "value": {**value, "text": [text]},
+    }
+
+
+def _lesion(row: Mapping[str, Any], size: ImageSize, taxonomy: Taxonomy, item: str) -> Lesion:
+    region = f"{item}, region {row.get('id')}"
+    value = row.get("value", {})
+    labels = value.get("rectanglelabels") or []
+    if len(labels) > 1:
+        raise AnnotationError(region, labels, "one diagnosis for a box", "Remove the others.")
+    percent = _percent_box(value, region)
+    label = labels[0] if labels else controls.OPEN_LABELS[None]
+    diagnosis = None if label in _OPEN else taxonomy.resolve(label, region)
+    turned = percent.rotation % 360 != 0
+    return Lesion(
+        box=percent_to_pixel(percent, size),
+        diagnosis=diagnosis.code if diagnosis else None,
+        severity=diagnosis.severity.value if diagnosis else _OPEN[label],
+        score=row.get("score"),
+        shape=percent_to_rotated(percent, size) if turned else None,
+        region_id=row.get("id"),
+        origin=Origin(row.get("origin") or Origin.MANUAL),
+    )
+
+
+def _percent_box(value: Mapping[str, Any], region: str) -> PercentBox:
+    try:
+        x, y, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
+        return PercentBox(x, y, width, height, float(value.get("rotation") or 0))
+    except (KeyError, TypeError, ValueError) as error:
+        raise AnnotationError(region, value, "x, y, width and height in percent", "Redraw the box.") from error
+
+
+def _text(row: Mapping[str, Any], item: str) -> str:
+    value = row.get("value", {})
+    found = value.get("choices") or value.get("text") or []
+    if not isinstance(found, list):
+        found = [found]
+    if row.get("type") == "choices" and len(found) > 1:
+        raise AnnotationError(f"{item}, {row.get('from_name')}", found, "a single choice", "Choose one.")
+    return "\n".join(str(part) for part in found)
+
+
+def _finding(answers: Mapping[str, str], lesions: Sequence[Lesion], item: str) -> Finding:
+    said = answers.get(controls.FINDING)
+    if said is None:
+        return Finding.LESIONS if lesions else Finding.NOT_LOOKED_AT
+    if said not in _FINDINGS:
+        raise AnnotationError(f"{item}, finding", said, f"one of {', '.join(_FINDINGS)}", "Choose again.")
+    finding = _FINDINGS[said]
+    if (finding is Finding.LESIONS) != bool(lesions) and finding is not Finding.UNGRADABLE:
+        raise AnnotationError(
+            f"{item}, finding", said, "boxes exactly when lesions are marked", "Draw the boxes or change the answer."
+        )
+    return finding

@@ -1,0 +1,153 @@
+"""The house's own lossless form of images and annotations: one canonical JSON line for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from converters.annotation import (
+    Annotation,
+    Confirmation,
+    Finding,
+    ImageRecord,
+    Lesion,
+    Origin,
+    Shape,
+    TruthLevel,
+)
+from converters.errors import DatasetError
+from converters.geometry import Ellipse, ImageSize, KeyPoint, PixelBox, Polygon, RleMask, RotatedBox
+
+_SHAPES: dict[str, type[Shape]] = {
+    "box": PixelBox,
+    "rotated": RotatedBox,
+    "ellipse": Ellipse,
+    "polygon": Polygon,
+    "mask": RleMask,
+}
+
+
+def encode_line(value: Mapping[str, Any]) -> bytes:
+    """Canonical JSON of one row: sorted keys, UTF-8, a newline at the end; equal rows give equal bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+
+
+def encode_record(record: ImageRecord) -> dict[str, Any]:
+    """Plain form of an image record that `decode_record` reads back equal."""
+    row = _without_defaults(record)
+    row["size"] = [record.size.width, record.size.height]
+    return row
+
+
+def decode_record(row: Mapping[str, Any]) -> ImageRecord:
+    """The image record of a plain row; raises DatasetError where a field is missing or malformed."""
+    values = dict(row)
+    try:
+        values["size"] = ImageSize(*values["size"])
+        values["confirmation"] = Confirmation(values.get("confirmation", Confirmation.UNKNOWN))
+        values["extra"] = _pairs(values.get("extra", ()))
+        return ImageRecord(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed("image record", row, error) from error
+
+
+def encode_annotation(annotation: Annotation) -> dict[str, Any]:
+    """Plain form of an annotation that `decode_annotation` reads back equal."""
+    row = _without_defaults(annotation)
+    row["finding"] = annotation.finding.value
+    row["level"] = annotation.level.name.lower()
+    row["lesions"] = [encode_lesion(lesion) for lesion in annotation.lesions]
+    if annotation.created_at is not None:
+        row["created_at"] = annotation.created_at.isoformat()
+    return row
+
+
+def decode_annotation(row: Mapping[str, Any]) -> Annotation:
+    """The annotation of a plain row; raises DatasetError where a field is missing or malformed."""
+    values = dict(row)
+    try:
+        values["finding"] = Finding(values["finding"])
+        values["level"] = TruthLevel[values["level"].upper()]
+        values["lesions"] = tuple(decode_lesion(lesion) for lesion in values.get("lesions", ()))
+        values["answers"] = _pairs(values.get("answers", ()))
+        if values.get("created_at"):
+            values["created_at"] = datetime.fromisoformat(values["created_at"])
+        return Annotation(**values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _malformed("annotation", row, error) from error
+
+
+def encode_lesion(lesion: Lesion) -> dict[str, Any]:
+    """Plain form of a lesion that `decode_lesion` reads back equal."""
+    row = _without_defaults(lesion)
+    row["box"] = _box_row(lesion.box)
+    if lesion.shape is not None:
+        row["shape"] = _encode_shape(lesion.shape)
+    if lesion.keypoints:
+        row["keypoints"] = [[p.x, p.y, p.name, p.visible] for p in lesion.keypoints]
+    return row
+
+
+def decode_lesion(row: Mapping[str, Any]) -> Lesion:
+    """The lesion of a plain row; raises DatasetError where a field is missing or malformed."""
+    values = dict(row)
+    try:
+        values["box"] = PixelBox(*values["box"])
+        values["origin"] = Origin(values.get("origin", Origin.MANUAL))
+        values["keypoints"] = tuple(KeyPoint(*point) for point in values.get("keypoints", ()))
+        values["probabilities"] = tuple((str(k), float(v)) for k, v in values.get("probabilities", ()))
+        values["attributes"] = _pairs(values.get("attributes", ()))
+        if values.get("shape") is not None:
+            values["shape"] = _decode_shape(values["shape"])
+        return Lesion(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed("lesion", row, error) from error
+
+
+def _without_defaults(value: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for field in fields(value):
+        current = getattr(value, field.name)
+        if current != field.default:
+            row[field.name] = current
+    return row
+
+
+def _encode_shape(shape: Shape) -> dict[str, Any]:
+    kind = next(name for name, known in _SHAPES.items() if isinstance(shape, known))
+    if isinstance(shape, Polygon):
+        return {"kind": kind, "outline": shape.outline, "holes": shape.holes}
+    if isinstance(shape, RleMask):
+        return {"kind": kind, "size": [shape.size.width, shape.size.height], "counts": shape.counts}
+    if isinstance(shape, PixelBox):
+        return {"kind": kind, "values": _box_row(shape)}
+    return {"kind": kind, "values": [float(getattr(shape, field.name)) for field in fields(shape)]}
+
+
+def _decode_shape(row: Mapping[str, Any]) -> Shape:
+    kind = _SHAPES[row["kind"]]
+    if kind is Polygon:
+        return Polygon(_ring(row["outline"]), tuple(_ring(hole) for hole in row.get("holes", ())))
+    if kind is RleMask:
+        return RleMask(ImageSize(*row["size"]), tuple(int(run) for run in row["counts"]))
+    return kind(*row["values"])
+
+
+def _ring(points: Any) -> tuple[tuple[float, float], ...]:
+    return tuple((float(x), float(y)) for x, y in points)
+
+
+def _box_row(box: PixelBox) -> list[float]:
+    return [float(edge) for edge in (box.x_min, box.y_min, box.x_max, box.y_max)]
+
+
+def _pairs(rows: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((str(name), str(value)) for name, value in rows)
+
+
+def _malformed(what: str, row: object, error: Exception) -> DatasetError:
+    return DatasetError(what, str(row)[:200], f"a complete {what} ({error})", "Write the dataset again.")
