@@ -53,7 +53,7 @@ OPEN_LABELS: dict[str | None, str] = {
     "low": "Low severity, diagnosis open",
     None: "Lesion, not classified",
 }
-"""Box labels for a lesion without a diagnosis, by its severity: what a severity classifier or a detector alone can say."""
+"""Box labels for a lesion without a diagnosis, by severity: all that a severity classifier or a detector can say."""
 
 QUALITY_LABELS = ("Good", "Usable", "Poor")
 VERDICTS = {
