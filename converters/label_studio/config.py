@@ -23,44 +23,32 @@ _VERDICT_HOTKEYS = {
 _TITLES = {
     Tier.TECHNICIAN: "Outline every lesion and name it",
     Tier.DERMATOLOGIST: "Check the technician's reading",
-    Tier.QA: "Decide: approve, adjudicate, send back or exclude",
+    Tier.QA: "Approve, adjudicate, send back or exclude",
 }
 _DISCLAIMER = "Supports annotation and research. No diagnosis."
 
 
 def labelling_config(taxonomy: Taxonomy, tier: Tier) -> str:
     """Label Studio's XML for one tier; label values are the taxonomy's names, so results resolve through it."""
-    view = ET.Element("View")
+    view = ET.Element("View", className="dl")
     ET.SubElement(view, "Style").text = _STYLE
     top = ET.SubElement(view, "View", className="dl-top")
     ET.SubElement(top, "Header", value=_TITLES[tier], size="4")
-    ET.SubElement(top, "Text", name=TaskField.NOTE, value=f"${TaskField.NOTE}", granularity="paragraph")
+    note = ET.SubElement(top, "View", className="dl-note")
+    ET.SubElement(note, "Text", name=TaskField.NOTE, value=f"${TaskField.NOTE}", granularity="paragraph")
     desk = ET.SubElement(view, "View", className="dl-desk")
-    _add_image(ET.SubElement(desk, "View", className="dl-image"), taxonomy)
+    _add_image(ET.SubElement(desk, "View", className="dl-image"))
     side = ET.SubElement(desk, "View", className="dl-side")
     if tier in controls.VERDICTS:
         _add_verdict(side, controls.VERDICTS[tier])
+    _add_labels(side, taxonomy)
     _add_finding(side)
     ET.SubElement(side, "Text", name="disclaimer", value=_DISCLAIMER)
     ET.indent(view)
     return ET.tostring(view, encoding="unicode")
 
 
-def _add_image(parent: ET.Element, taxonomy: Taxonomy) -> None:
-    labels = ET.SubElement(
-        parent,
-        "RectangleLabels",
-        name=controls.DIAGNOSIS,
-        toName=controls.IMAGE,
-        showInline="true",
-        strokeWidth="3",
-        opacity="0.12",
-    )
-    for diagnosis, hotkey in zip(taxonomy.diagnoses, _HOTKEYS.ljust(len(taxonomy.diagnoses)), strict=False):
-        _add_label(labels, diagnosis, hotkey.strip())
-    for severity, value in controls.OPEN_LABELS.items():
-        colour = SEVERITY_COLOURS[Severity(severity)] if severity else _OPEN_COLOUR
-        ET.SubElement(labels, "Label", value=value, background=colour, hotkey=_OPEN_HOTKEYS[severity])
+def _add_image(parent: ET.Element) -> None:
     ET.SubElement(
         parent,
         "Image",
@@ -68,6 +56,8 @@ def _add_image(parent: ET.Element, taxonomy: Taxonomy) -> None:
         value=f"${TaskField.IMAGE}",
         zoom="true",
         zoomControl="true",
+        defaultZoom="fit",
+        maxHeight="calc(100vh - 250px)",
         brightnessControl="true",
         contrastControl="true",
         rotateControl="false",
@@ -85,12 +75,33 @@ def _add_image(parent: ET.Element, taxonomy: Taxonomy) -> None:
     )
 
 
-def _add_label(parent: ET.Element, diagnosis: Diagnosis, hotkey: str) -> None:
-    label = ET.SubElement(
-        parent, "Label", value=diagnosis.name, background=SEVERITY_COLOURS[diagnosis.severity], hint=diagnosis.code
+def _add_labels(parent: ET.Element, taxonomy: Taxonomy) -> None:
+    ET.SubElement(parent, "Header", value="Each lesion", size="5")
+    labels = ET.SubElement(
+        parent, "RectangleLabels", name=controls.DIAGNOSIS, toName=controls.IMAGE, strokeWidth="3", opacity="0.12"
     )
-    if hotkey:
-        label.set("hotkey", hotkey)
+    for severity in (*reversed(Severity), None):
+        for diagnosis in taxonomy.diagnoses:
+            if diagnosis.severity is severity:
+                _add_label(labels, diagnosis)
+        _add_open_label(labels, severity)
+
+
+def _add_label(parent: ET.Element, diagnosis: Diagnosis) -> None:
+    colour = SEVERITY_COLOURS[diagnosis.severity]
+    label = ET.SubElement(parent, "Label", value=diagnosis.name, background=colour, hint=diagnosis.code)
+    if diagnosis.id < len(_HOTKEYS):
+        label.set("hotkey", _HOTKEYS[diagnosis.id])
+
+
+def _add_open_label(parent: ET.Element, severity: Severity | None) -> None:
+    ET.SubElement(
+        parent,
+        "Label",
+        value=controls.OPEN_LABELS[severity],
+        background=SEVERITY_COLOURS[severity] if severity else _OPEN_COLOUR,
+        hotkey=_OPEN_HOTKEYS[severity],
+    )
 
 
 def _add_verdict(parent: ET.Element, verdicts: tuple[Verdict, ...]) -> None:
@@ -101,6 +112,7 @@ def _add_verdict(parent: ET.Element, verdicts: tuple[Verdict, ...]) -> None:
         name=controls.VERDICT,
         toName=controls.IMAGE,
         choice="single-radio",
+        layout="inline",
         required="true",
         requiredMessage="Choose a verdict before you submit.",
     )
@@ -128,18 +140,24 @@ def _add_verdict(parent: ET.Element, verdicts: tuple[Verdict, ...]) -> None:
 
 def _add_finding(parent: ET.Element) -> None:
     ET.SubElement(parent, "Header", value="The whole image", size="5")
-    finding = ET.SubElement(parent, "Choices", name=controls.FINDING, toName=controls.IMAGE, choice="single-radio")
+    finding = ET.SubElement(
+        parent, "Choices", name=controls.FINDING, toName=controls.IMAGE, choice="single-radio", layout="inline"
+    )
     for value, label in controls.FINDING_LABELS.items():
         ET.SubElement(finding, "Choice", value=label, hotkey=_FINDING_HOTKEYS[value])
     ET.SubElement(parent, "Header", value="Image quality", size="5")
-    quality = ET.SubElement(parent, "Choices", name=controls.QUALITY, toName=controls.IMAGE, choice="single-radio")
+    quality = ET.SubElement(
+        parent, "Choices", name=controls.QUALITY, toName=controls.IMAGE, choice="single-radio", layout="inline"
+    )
     for label in controls.QUALITY_LABELS:
         ET.SubElement(quality, "Choice", value=label)
 
 
 _STYLE = """
-.dl-top { display: flex; gap: 24px; align-items: baseline; padding: 0 4px 8px; }
-.dl-desk { display: flex; gap: 20px; align-items: flex-start; }
+.dl-top { display: flex; gap: 16px; align-items: center; padding: 0 0 8px; }
+.dl-note { flex: 1; padding: 4px 12px; border-left: 4px solid #e68a00; background: rgba(230, 138, 0, 0.12); }
+.dl-desk { display: flex; gap: 16px; align-items: flex-start; }
 .dl-image { flex: 1 1 auto; min-width: 0; }
-.dl-side { flex: 0 0 240px; position: sticky; top: 8px; }
+.dl-side { flex: 0 0 290px; font-size: 13px; }
+.dl-side h5 { margin: 10px 0 2px; font-size: 15px; }
 """
