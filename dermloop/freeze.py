@@ -1,0 +1,110 @@
+"""Approved truth becomes a dataset version: resolved by declared precedence, split by patient, frozen by content."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from converters import dataset as datasets
+from converters.annotation import Annotation, ImageRecord
+from converters.dataset import Dataset, DatasetItem, DatasetVersion, Split
+from converters.errors import DatasetError
+from converters.splits import SplitPolicy, split
+from converters.taxonomy import Taxonomy
+from converters.truth import TruthPolicy, resolve_all
+
+HISTORY = "history.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeReport:
+    """The frozen version, how many images each split holds, and why the others were left out."""
+
+    version: DatasetVersion
+    images: int
+    lesions: int
+    splits: tuple[tuple[str, int], ...]
+    without_truth: int = 0
+    ambiguous: tuple[str, ...] = field(default=())
+
+
+def freeze(
+    approved: Iterable[tuple[ImageRecord, Sequence[Annotation]]],
+    home: Path,
+    taxonomy: Taxonomy,
+    truth: TruthPolicy | None = None,
+    splits: SplitPolicy | None = None,
+) -> FreezeReport:
+    """The dataset version of all approved images; nobody moves between the splits of earlier versions.
+
+    Raises DatasetError where nothing is approved yet, or where an image's file is missing or changed.
+    """
+    truth, splits = truth or TruthPolicy(), splits or SplitPolicy()
+    pairs = list(approved)
+    records = {record.image_id: record for record, _ in pairs}
+    resolution = resolve_all((annotation for _, found in pairs for annotation in found), truth)
+    if not resolution.truths:
+        raise DatasetError("approved labels", len(pairs), "at least one approved image", "Approve images in tier 3.")
+    items = tuple(_item(records[answer.image_id], answer) for answer in resolution.truths)
+    whole = split(Dataset(taxonomy, items), splits, previous_splits(home / "datasets"))
+    sources = {image_id: home / records[image_id].uri for image_id in records}
+    settings = {
+        "truth": {"minimum": truth.minimum.name.lower(), "agreement_iou": truth.agreement_iou},
+        "splits": {"train": splits.train, "val": splits.val, "test": splits.test, "seed": splits.seed},
+    }
+    version = datasets.freeze(whole, sources, home / "datasets", settings)
+    _remember(home / "datasets", version)
+    parts = Counter(item.split for item in version.dataset.items)
+    return FreezeReport(
+        version=version,
+        images=len(items),
+        lesions=sum(len(item.truth.lesions) for item in items),
+        splits=tuple((part.value, parts[part]) for part in Split),
+        without_truth=len(resolution.without_truth),
+        ambiguous=tuple(str(error) for error in resolution.ambiguous),
+    )
+
+
+def previous_splits(folder: Path) -> dict[str, Split]:
+    """Where earlier versions placed each image; the first placement holds for ever."""
+    placed: dict[str, Split] = {}
+    for name in history(folder):
+        for item in datasets.load(folder / name).dataset.items:
+            if item.split is not None:
+                placed.setdefault(item.record.image_id, item.split)
+    return placed
+
+
+def history(folder: Path) -> list[str]:
+    """Names of the versions frozen here, oldest first."""
+    path = folder / HISTORY
+    if not path.is_file():
+        return []
+    return [orjson.loads(line)["version"] for line in path.read_bytes().splitlines() if line]
+
+
+def latest(folder: Path) -> DatasetVersion:
+    """The version frozen last; raises DatasetError where there is none."""
+    names = history(folder)
+    if not names:
+        raise DatasetError(str(folder), "no version", "a frozen dataset", "Run `dermloop freeze` first.")
+    return datasets.load(folder / names[-1])
+
+
+def _item(record: ImageRecord, answer: Annotation) -> DatasetItem:
+    origin = (("annotation", answer.annotation_id), ("level", answer.level.name.lower()), ("reader", answer.author))
+    return DatasetItem(record, answer, provenance=origin)
+
+
+def _remember(folder: Path, version: DatasetVersion) -> None:
+    names = history(folder)
+    if names and names[-1] == version.root.name:
+        return
+    line = {"version": version.root.name, "digest": version.digest, "at": datetime.now(UTC).isoformat()}
+    with (folder / HISTORY).open("ab") as stream:
+        stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
