@@ -1,0 +1,1 @@
+"""Formats: one module each, reading into and writing from the words of the house."""
