@@ -1,0 +1,42 @@
+"""What can go wrong while serving: one root, each message names item, value, expectation and cure."""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """A request, file or setting that cannot be served; `str()` joins the four parts into one sentence."""
+
+    def __init__(self, item: str, value: object, expected: str, cure: str) -> None:
+        self.item = item
+        self.value = value
+        self.expected = expected
+        self.cure = cure
+        super().__init__(f"{item}: got {value!r}; expected {expected}. {cure}")
+
+
+class BundleError(ServingError):
+    """A model bundle that is missing, changed since it was written, or made for another taxonomy."""
+
+
+class UnreadableImageError(ServingError):
+    """Bytes that are no picture this service accepts, or one over the declared limits."""
+
+
+class ProtocolError(ServingError):
+    """A request body that does not say what it must."""
+
+
+class SettingsError(ServingError):
+    """A setting that is missing or contradicts another; the program does not start."""
+
+
+class FetchError(ServingError):
+    """An image address that may not be read, or that did not answer."""
+
+
+class NoModelError(ServingError):
+    """No champion has been promoted yet, or its bundle cannot be loaded."""
+
+
+class JobError(ServingError):
+    """A background job that does not exist or is in no state for what was asked."""

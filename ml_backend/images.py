@@ -1,0 +1,136 @@
+"""Bytes into upright RGB pixels: turned, colour-managed, at the scale the models need, within declared limits."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from converters.geometry import ImageSize, PixelBox, upright_size
+from ml_backend.errors import UnreadableImageError
+from ml_backend.preprocessing import Pixels
+
+_FORMATS = ("JPEG", "PNG")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXPECTED = "an intact JPEG or PNG picture"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """Largest accepted file in bytes and picture in pixels, and the long side below which a JPEG is not scaled down.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 while both sides keep to `working_side` in proportion.
+    """
+
+    max_bytes: int = 50_000_000
+    max_pixels: int = 80_000_000
+    working_side: int = 1280
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedImage:
+    """Upright RGB pixels (H, W, 3), and the size of the original, which `pixels` may be a reduction of."""
+
+    pixels: Pixels
+    size: ImageSize
+
+    def to_pixels(self, box: PixelBox) -> PixelBox:
+        """A box in original coordinates, in coordinates of the pixel array."""
+        height, width = self.pixels.shape[:2]
+        return box.scaled(width / self.size.width, height / self.size.height)
+
+    def to_original(self, box: PixelBox) -> PixelBox:
+        """A box in coordinates of the pixel array, in original coordinates."""
+        height, width = self.pixels.shape[:2]
+        return box.scaled(self.size.width / width, self.size.height / height)
+
+
+def decode(content: bytes, item: str, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+    """The picture of a JPEG or PNG file, upright and in sRGB; of a picture with alpha, as it looks on white.
+
+    Of a multi-picture JPEG the first picture counts. Raises UnreadableImageError naming `item` for an empty, truncated,
+    animated, oversized or foreign file.
+    """
+    if not content:
+        raise UnreadableImageError(item, "0 bytes", _EXPECTED, "Send the file again.")
+    if len(content) > limits.max_bytes:
+        raise UnreadableImageError(item, f"{len(content)} bytes", f"at most {limits.max_bytes}", "Scale it down.")
+    try:
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        stored = _checked_size(image, item, limits)
+        _reduce(image, limits.working_side)
+        orientation = _orientation(image)
+        image.load()
+        pixels = np.asarray(_turned(_rgb(image), orientation))
+    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImageError(item, _reason(error), _EXPECTED, "Export the image again.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError, TypeError) as error:
+        raise UnreadableImageError(item, _reason(error), _EXPECTED, "Copy the file again.") from error
+    return DecodedImage(pixels, upright_size(stored, orientation))
+
+
+def _checked_size(image: Image.Image, item: str, limits: DecodeLimits) -> ImageSize:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise UnreadableImageError(item, f"{width}×{height}", f"at most {limits.max_pixels} pixels", "Scale it down.")
+    if image.format != "MPO" and (frames := int(getattr(image, "n_frames", 1))) > 1:
+        raise UnreadableImageError(item, f"{frames} frames", "a single picture", "Export one frame.")
+    return ImageSize(width, height)
+
+
+def _reduce(image: Image.Image, working_side: int) -> None:
+    if image.format == "PNG":
+        return
+    share = working_side / max(image.size)
+    if share < 1:
+        image.draft(image.mode, (round(image.width * share), round(image.height * share)))
+
+
+def _orientation(image: Image.Image) -> int:
+    found = image.getexif().get(_ORIENTATION, 1)
+    return found if found in _TURNS else 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    if profile := image.info.get("icc_profile"):
+        return _colour_managed(image, profile)
+    return image.convert("RGB") if image.mode != "RGB" else image
+
+
+def _colour_managed(image: Image.Image, profile: bytes) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" not in ImageCms.getProfileDescription(source):
+            managed = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            return managed if managed is not None else image.convert("RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        pass
+    return image.convert("RGB")
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    return "bytes of no known picture" if "BytesIO" in text or not text else text

@@ -1,0 +1,39 @@
+"""The one door to onnxruntime: a graph opened on the processor, with its digest already checked by the bundle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ml_backend.errors import BundleError
+
+_FATAL = 4
+
+
+class Graph:
+    """An ONNX graph ready to run; `run` may be called from several threads."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _FATAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own unnamed classes
+            raise BundleError(
+                str(path), type(error).__name__, "a graph onnxruntime can load", "Export again."
+            ) from error
+        self._input = self._session.get_inputs()[0].name
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+
+    def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """The graph's outputs, in its own order, for one batch."""
+        found: list[Any] = self._session.run(None, {self._input: batch})
+        return tuple(found)

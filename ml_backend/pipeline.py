@@ -1,0 +1,176 @@
+"""The two-stage pipeline: find lesions, read each one; the same object labels, serves and is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.annotation import Lesion, Origin
+from converters.geometry import ImageSize, PixelBox
+from converters.taxonomy import Target
+from ml_backend import preprocessing, reading
+from ml_backend.bundle import ClassifierSpec, DetectorSpec, DetectorTask, ModelBundle
+from ml_backend.images import DecodedImage
+from ml_backend.onnx_session import Graph
+from ml_backend.preprocessing import Candidates, Floats, Letterbox
+from ml_backend.reading import Reading
+
+_T = TypeVar("_T")
+DETECTOR_BATCH = 8
+CLASSIFIER_BATCH = 4
+_CANDIDATE_FLOOR = 0.05
+_MASK_COEFFICIENTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePrediction:
+    """What the pipeline says of one picture.
+
+    `lesions` are in original pixels, best first, with `origin` prediction; `readings` belong to them in the same order
+    (None without a classifier). `uncertainty` in [0, 1] orders work: near 0 is a clear finding or a clearly empty
+    picture, near 1 a finding on the brink or an even differential.
+    """
+
+    size: ImageSize
+    lesions: tuple[Lesion, ...]
+    uncertainty: float
+    model_version: str
+    readings: tuple[Reading | None, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    box: PixelBox
+    score: float
+
+
+class Pipeline:
+    """Both graphs of a bundle, opened; `predict` may be called from several threads."""
+
+    def __init__(self, bundle: ModelBundle, detector: Graph | None, classifier: Graph | None) -> None:
+        self.bundle = bundle
+        self._detector = detector
+        self._classifier = classifier
+
+    @classmethod
+    def open(cls, bundle: ModelBundle, threads: int | None = None) -> Pipeline:
+        """The pipeline of a loaded bundle on so many threads (all processors by default).
+
+        Raises BundleError where onnxruntime cannot load a graph.
+        """
+        detector = Graph(bundle.detector_path, threads) if bundle.detector else None
+        classifier = Graph(bundle.classifier_path, threads) if bundle.classifier else None
+        return cls(bundle, detector, classifier)
+
+    def predict(self, images: Sequence[DecodedImage]) -> list[ImagePrediction]:
+        """One prediction for each picture, in order; both stages run in batches across pictures."""
+        found, doubts = self._detect(images)
+        boxes = [(image, one.box) for image, many in zip(images, found, strict=True) for one in many]
+        readings = iter(self.read(boxes))
+        return [
+            self._assembled(image, many, doubt, readings)
+            for image, many, doubt in zip(images, found, doubts, strict=True)
+        ]
+
+    def read(self, boxes: Sequence[tuple[DecodedImage, PixelBox]]) -> list[Reading | None]:
+        """The classifier's reading of each box, given in original pixels; None for all without a classifier."""
+        spec, graph = self.bundle.classifier, self._classifier
+        if spec is None or graph is None:
+            return [None] * len(boxes)
+        readings: list[Reading | None] = []
+        for part in _parts(boxes, CLASSIFIER_BATCH):
+            crops = [
+                preprocessing.crop_lesion(image.pixels, image.to_pixels(box), spec.crop_padding, spec.input_size)
+                for image, box in part
+            ]
+            outputs = graph.run(preprocessing.scale_crops(np.stack(crops), spec.scaling))
+            readings += self._readings(outputs, spec)
+        return readings
+
+    def lesion(self, box: PixelBox, score: float | None, found: Reading | None) -> Lesion:
+        """A lesion in the house's words, out of a box and its reading."""
+        plain = Lesion(box=box, score=score, origin=Origin.PREDICTION)
+        if found is None:
+            return plain
+        known = self.bundle.taxonomy
+        return replace(
+            plain,
+            diagnosis=found.top if found.target is Target.DIAGNOSIS else None,
+            severity=reading.top_severity(found, known),
+            probabilities=tuple((reading.display_name(n, found.target, known), p) for n, p in found.probabilities),
+        )
+
+    def _detect(self, images: Sequence[DecodedImage]) -> tuple[list[list[_Found]], list[float]]:
+        spec, graph = self.bundle.detector, self._detector
+        if spec is None or graph is None:
+            whole = [PixelBox(0, 0, image.size.width, image.size.height) for image in images]
+            return [[_Found(box, 1.0)] for box in whole], [0.0] * len(images)
+        found: list[list[_Found]] = []
+        doubts: list[float] = []
+        for part in _parts(images, DETECTOR_BATCH):
+            squares, places = zip(*(preprocessing.letterbox(i.pixels, spec.input_size) for i in part), strict=True)
+            raw = graph.run(preprocessing.detector_input(list(squares)))[0]
+            for image, place, row in zip(part, places, raw, strict=True):
+                candidates = _candidates(row, spec)
+                found.append(_kept(candidates, spec, place, image))
+                doubts.append(_doubt(candidates.scores, spec.score_threshold))
+        return found, doubts
+
+    def _readings(self, outputs: tuple[Floats, ...], spec: ClassifierSpec) -> Iterator[Reading]:
+        shares = preprocessing.softmax(outputs[0], spec.temperature)
+        for number, row in enumerate(shares):
+            found = reading.read(row.tolist(), spec, self.bundle.taxonomy)
+            cam = _activation(outputs[1][number], int(row.argmax())) if len(outputs) > 1 else None
+            yield replace(found, cam=cam)
+
+    def _assembled(
+        self, image: DecodedImage, found: list[_Found], doubt: float, readings: Iterator[Reading | None]
+    ) -> ImagePrediction:
+        own = tuple(next(readings) for _ in found)
+        lesions = tuple(self.lesion(one.box, self._score(one, its), its) for one, its in zip(found, own, strict=True))
+        unsure = max((its.uncertainty for its in own if its is not None), default=0.0)
+        return ImagePrediction(image.size, lesions, max(doubt, unsure), self.bundle.version, own)
+
+    def _score(self, found: _Found, its: Reading | None) -> float:
+        if self.bundle.detector is None and its is not None:
+            return max(share for _, share in its.probabilities)
+        return found.score
+
+
+def _candidates(row: Floats, spec: DetectorSpec) -> Candidates:
+    floor = min(spec.score_threshold, _CANDIDATE_FLOOR)
+    masks = _MASK_COEFFICIENTS if spec.task is DetectorTask.SEGMENT else 0
+    return preprocessing.decode_detections(row, floor, spec.iou_threshold, spec.max_detections + 1, masks)
+
+
+def _kept(candidates: Candidates, spec: DetectorSpec, place: Letterbox, image: DecodedImage) -> list[_Found]:
+    boxes = place.to_picture(candidates.boxes)
+    found: list[_Found] = []
+    for edges, score in zip(boxes.tolist(), candidates.scores.tolist(), strict=True):
+        if score >= spec.score_threshold and len(found) < spec.max_detections:
+            box = image.to_original(PixelBox(*edges)).clipped(image.size)
+            if box.width >= 1 and box.height >= 1:
+                found.append(_Found(box, min(score, 1.0)))
+    return found
+
+
+def _doubt(scores: Floats, threshold: float) -> float:
+    """How near the nearest candidate is to the line between lesion and nothing: 1 on it, 0 at a score of 0 or 1."""
+    below, above = max(threshold, 1e-6), max(1 - threshold, 1e-6)
+    shares = np.where(scores < threshold, scores / below, (1 - scores) / above)
+    return float(shares.clip(0, 1).max(initial=0.0))
+
+
+def _activation(maps: Floats, column: int) -> NDArray[np.float32]:
+    values = np.maximum(maps[..., column], 0)
+    peak = float(values.max(initial=0.0))
+    return np.asarray(values / peak if peak > 0 else values, dtype=np.float32)
+
+
+def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,166 @@
+"""What happens to pixels before and after the graphs; training, evaluation and serving all call these functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from converters.geometry import ImageSize, PixelBox
+from ml_backend.bundle import Scaling
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float32]
+
+GREY = 114
+_CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where a picture lies inside its square: the factors it was scaled by, and the grey margin at left and top."""
+
+    x_factor: float
+    y_factor: float
+    left: int
+    top: int
+
+    def to_picture(self, boxes: Floats) -> Floats:
+        """Corner boxes (N, 4) of the square, in pixels of the picture."""
+        shift = np.array([self.left, self.top, self.left, self.top], dtype=np.float32)
+        factors = np.array([self.x_factor, self.y_factor, self.x_factor, self.y_factor], dtype=np.float32)
+        return (boxes - shift) / factors
+
+    def to_square(self, boxes: Floats) -> Floats:
+        """Corner boxes (N, 4) of the picture, in pixels of the square."""
+        shift = np.array([self.left, self.top, self.left, self.top], dtype=np.float32)
+        factors = np.array([self.x_factor, self.y_factor, self.x_factor, self.y_factor], dtype=np.float32)
+        return boxes * factors + shift
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Detections of one picture, best first: corner boxes (N, 4), scores (N,), mask coefficients (N, 32) or (N, 0)."""
+
+    boxes: Floats
+    scores: Floats
+    coefficients: Floats
+
+
+def letterbox(pixels: Pixels, size: int) -> tuple[Pixels, Letterbox]:
+    """A picture (H, W, 3) scaled to fit a square (size, size, 3), centred on grey 114, and where it lies in there."""
+    height, width = pixels.shape[:2]
+    factor = size / max(height, width)
+    new_width, new_height = max(round(width * factor), 1), max(round(height * factor), 1)
+    left, top = (size - new_width) // 2, (size - new_height) // 2
+    square = np.full((size, size, 3), GREY, dtype=np.uint8)
+    square[top : top + new_height, left : left + new_width] = _resized(pixels, new_width, new_height)
+    return square, Letterbox(new_width / width, new_height / height, left, top)
+
+
+def detector_input(squares: list[Pixels]) -> Floats:
+    """Letterboxed squares as the detector's batch (N, 3, S, S): RGB in [0, 1]."""
+    size = squares[0].shape[0]
+    batch = np.empty((len(squares), 3, size, size), dtype=np.float32)
+    for row, square in zip(batch, squares, strict=True):
+        np.multiply(square.transpose(2, 0, 1), np.float32(1 / 255), out=row)
+    return batch
+
+
+def crop_window(box: PixelBox, padding: float, size: ImageSize) -> PixelBox:
+    """The square around a box that the classifier sees, in the box's pixels.
+
+    Its side is the box's longer side grown by `padding` of it on each side. Where it would leave the picture it is
+    moved inside; only a square larger than the picture sticks out, evenly on both sides.
+    """
+    side = max(max(box.width, box.height) * (1 + 2 * padding), 1.0)
+    x_centre, y_centre = box.centre
+    x = _start(x_centre - side / 2, side, size.width)
+    y = _start(y_centre - side / 2, side, size.height)
+    return PixelBox(x, y, x + side, y + side)
+
+
+def crop_lesion(pixels: Pixels, box: PixelBox, padding: float, input_size: int) -> Pixels:
+    """The lesion of a box in pixels of this array (H, W, 3), as (input_size, input_size, 3); grey 114 outside."""
+    size = ImageSize(pixels.shape[1], pixels.shape[0])
+    window = crop_window(box, padding, size)
+    inside = window.clipped(size)
+    if inside.width < 1 or inside.height < 1:
+        inside = PixelBox(0, 0, size.width, size.height)
+        window = inside
+    factor = input_size / window.width
+    x, y = round((inside.x_min - window.x_min) * factor), round((inside.y_min - window.y_min) * factor)
+    width = min(max(round(inside.width * factor), 1), input_size - x)
+    height = min(max(round(inside.height * factor), 1), input_size - y)
+    crop = np.full((input_size, input_size, 3), GREY, dtype=np.uint8)
+    crop[y : y + height, x : x + width] = _resized(pixels, width, height, inside)
+    return crop
+
+
+def scale_crops(crops: Pixels, scaling: Scaling) -> Floats:
+    """The classifier's batch (N, S, S, 3) of 8-bit RGB crops, scaled as the bundle says."""
+    if scaling is Scaling.UNIT:
+        return np.multiply(crops, np.float32(1 / 255), dtype=np.float32)
+    if scaling is Scaling.SIGNED:
+        return np.multiply(crops, np.float32(1 / 127.5), dtype=np.float32) - np.float32(1)
+    return np.subtract(crops[..., ::-1], _CAFFE_MEAN_BGR, dtype=np.float32)
+
+
+def decode_detections(raw: Floats, floor: float, iou_threshold: float, limit: int, masks: int = 0) -> Candidates:
+    """The detections of one picture out of YOLO11's raw output (4 + classes + masks, anchors).
+
+    Boxes are corners in pixels of the square; the score is the best class's. Everything under `floor` is dropped, then
+    greedy suppression keeps at most `limit`. Source: ultralytics' export of the detect and segment heads without NMS.
+    """
+    classes = raw.shape[0] - masks
+    scores = raw[4] if classes == 5 else raw[4:classes].max(axis=0)
+    chosen = np.flatnonzero((scores >= floor) & np.isfinite(raw[:4]).all(axis=0))
+    if chosen.size > 4096:
+        chosen = chosen[np.argpartition(scores[chosen], -4096)[-4096:]]
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
+    found = raw[:, chosen]
+    x, y, half_w, half_h = found[0], found[1], found[2] / 2, found[3] / 2
+    boxes = np.stack((x - half_w, y - half_h, x + half_w, y + half_h), axis=1).astype(np.float32)
+    kept = suppress(boxes, iou_threshold, limit)
+    coefficients = found[classes:, kept].T.astype(np.float32)
+    return Candidates(boxes[kept], scores[chosen][kept].astype(np.float32), coefficients)
+
+
+def suppress(boxes: Floats, iou_threshold: float, limit: int) -> NDArray[np.intp]:
+    """Indices of boxes (N, 4), sorted best first, that no better kept box overlaps by more than the threshold."""
+    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    left: NDArray[np.intp] = np.arange(len(boxes), dtype=np.intp)
+    kept: list[int] = []
+    while left.size and len(kept) < limit:
+        best, left = int(left[0]), left[1:]
+        kept.append(best)
+        low = np.maximum(boxes[best, :2], boxes[left, :2])
+        high = np.minimum(boxes[best, 2:], boxes[left, 2:])
+        shared = np.prod(np.maximum(high - low, 0), axis=1)
+        union = np.maximum(areas[best] + areas[left] - shared, np.float32(1e-9))
+        left = left[shared / union <= iou_threshold]
+    return np.array(kept, dtype=np.intp)
+
+
+def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Probabilities (N, C) of logits (N, C), flattened or sharpened by the temperature."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _start(start: float, side: float, extent: int) -> float:
+    if side >= extent:
+        return (extent - side) / 2
+    return min(max(start, 0.0), extent - side)
+
+
+def _resized(pixels: Pixels, width: int, height: int, part: PixelBox | None = None) -> Pixels:
+    if part is None and pixels.shape[:2] == (height, width):
+        return pixels
+    box = None if part is None else (part.x_min, part.y_min, part.x_max, part.y_max)
+    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
+    return np.asarray(image)
