@@ -10,7 +10,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from converters import taxonomy as taxonomies
@@ -31,7 +31,8 @@ COLUMNS: Mapping[str, str] = {
     **dict.fromkeys(("sex", "gender"), "sex"),
     **dict.fromkeys(("localization", "anatom_site_general", "region", "site"), "site"),
     **dict.fromkeys(("skin_type", "fitspatrick", "fitzpatrick", "fitzpatrick_skin_type"), "skin_type"),
-    **{name: name for name in ("mask", "lesion_id", "patient_id", "device", "source", "consent", "synthetic")},
+    **{name: name for name in ("mask", "lesion_id", "patient_id", "device", "source")},
+    **{name: name for name in ("consent", "synthetic", "finding")},
     **{name: name for name in ("bbox_x", "bbox_y", "bbox_w", "bbox_h", "width", "height")},
 }
 """Known column names and the fact that each one states."""
@@ -64,7 +65,10 @@ class TableIssue:
 
 @dataclass(frozen=True, slots=True)
 class MetadataRow:
-    """What a table says of one image; None is unknown. `image` and `mask` are paths as the table gives them."""
+    """What a table says of one image; None is unknown. `image` and `mask` are paths as the table gives them.
+
+    `others` are the image's further rows, one for each further lesion; facts of the image are those of the first row.
+    """
 
     line: int
     image: str
@@ -84,7 +88,9 @@ class MetadataRow:
     source: str | None = None
     consent: bool | None = None
     synthetic: bool = False
+    finding: Finding | None = None
     extra: tuple[tuple[str, str], ...] = ()
+    others: tuple[MetadataRow, ...] = ()
 
     @property
     def name(self) -> str:
@@ -115,24 +121,32 @@ class MetadataRow:
     def truth(
         self, image_id: str, size: ImageSize, mask: RleMask | None = None, author: str = "metadata"
     ) -> Annotation | None:
-        """What the table says as an annotation, or None where it names neither a lesion nor a diagnosis.
+        """What the table says as an annotation, or None where it names neither a lesion, a diagnosis nor a finding.
 
-        `mask`, where given, becomes the lesion's shape. Without a box and a mask the lesion covers the image and has
-        the attribute `WHOLE_IMAGE`. Raises AnnotationError where size or box contradict the image.
+        `mask`, where given, becomes the first lesion's shape. Without a box and a mask the lesion covers the image and
+        has the attribute `WHOLE_IMAGE`. Raises AnnotationError where size or box contradict the image.
         """
         self._require_fit(size, mask)
+        level = _LEVELS.get(self.confirmation, TruthLevel.DERMATOLOGIST)
+        if self.finding not in (None, Finding.LESIONS):
+            return Annotation(image_id, self.finding, level=level, author=author)
         outlined = self.box or (mask.envelope() if mask else None)
         if outlined is None and self.diagnosis is None and self.severity is None:
             return None
-        lesion = Lesion(
+        for other in self.others:
+            other._require_fit(size, None)
+        lesions = (self._lesion(size, mask), *(other._lesion(size, None) for other in self.others))
+        return Annotation(image_id, Finding.LESIONS, lesions, level=level, author=author)
+
+    def _lesion(self, size: ImageSize, mask: RleMask | None) -> Lesion:
+        outlined = self.box or (mask.envelope() if mask else None)
+        return Lesion(
             box=outlined or PixelBox(0, 0, size.width, size.height),
             diagnosis=self.diagnosis,
             severity=self.severity,
             shape=mask,
             attributes=() if outlined else (WHOLE_IMAGE,),
         )
-        level = _LEVELS.get(self.confirmation, TruthLevel.DERMATOLOGIST)
-        return Annotation(image_id, Finding.LESIONS, (lesion,), level=level, author=author)
 
     def _require_fit(self, size: ImageSize, mask: RleMask | None) -> None:
         item = f"line {self.line}, {self.image}"
@@ -250,12 +264,22 @@ def _issue(line: int, row: MetadataRow | None, column: str, value: str, reason: 
 
 
 def _keyed(rows: Sequence[MetadataRow]) -> tuple[dict[str, MetadataRow], list[TableIssue]]:
-    paths = {row.image: row for row in reversed(rows)}
+    paths: dict[str, MetadataRow] = {}
+    issues = []
+    for row in rows:
+        first = paths.setdefault(row.image, row)
+        if first is row:
+            continue
+        if _is_further_lesion(row, first):
+            paths[row.image] = replace(first, others=(*first.others, row))
+        else:
+            issues.append(_issue(row.line, row, "image", row.image, f"was named before in line {first.line}"))
     names = Counter(PurePosixPath(image).name for image in paths)
     keyed = {row.name if names[row.name] == 1 else row.image: row for row in paths.values()}
-    issues = [
-        _issue(row.line, row, "image", row.image, f"was named before in line {paths[row.image].line}")
-        for row in rows
-        if paths[row.image] is not row
-    ]
     return dict(sorted(keyed.items())), issues
+
+
+def _is_further_lesion(row: MetadataRow, first: MetadataRow) -> bool:
+    known = [first.box, *(other.box for other in first.others)]
+    same_subject = (row.patient_id, row.size) == (first.patient_id, first.size)
+    return row.box is not None and None not in known and row.box not in known and same_subject

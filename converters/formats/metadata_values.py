@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from converters.annotation import Confirmation
+from converters.annotation import Confirmation, Finding
 from converters.errors import GeometryError
 from converters.geometry import ImageSize, PixelBox
 from converters.taxonomy import Severity, Taxonomy
@@ -132,4 +132,5 @@ _PARSERS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     ),
     "consent": ("consent", lambda text: _TRUTHS[text.casefold()], "yes or no"),
     "synthetic": ("synthetic", lambda text: _TRUTHS[text.casefold()], "yes or no"),
+    "finding": ("finding", lambda text: Finding(text.casefold()), f"one of {', '.join(Finding)}"),
 }

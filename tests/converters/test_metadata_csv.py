@@ -145,3 +145,20 @@ def test_any_text_is_read_or_refused_with_a_named_error(tmp_path_factory: pytest
         read_rows(path)
     except ConversionError as error:
         assert str(path) in str(error)
+
+
+def test_rows_of_one_picture_with_different_boxes_are_its_lesions(tmp_path: Path) -> None:
+    header = "image,dx,patient_id,bbox_x,bbox_y,bbox_w,bbox_h"
+    found = table(tmp_path, header, "a.jpg,nv,P1,1,1,5,5", "a.jpg,mel,P1,20,20,5,5", "a.jpg,df,P1,20,20,5,5")
+    truth = found.rows["a.jpg"].truth("0" * 64, ImageSize(40, 40))
+    assert truth is not None
+    assert [lesion.diagnosis for lesion in truth.lesions] == ["nv", "mel"]
+    assert [issue.line for issue in found.issues] == [4]
+
+
+@pytest.mark.parametrize("finding", ["lesion-free", "ungradable"])
+def test_a_stated_finding_without_lesions_is_kept_apart_from_not_knowing(tmp_path: Path, finding: str) -> None:
+    row = table(tmp_path, "image,finding", f"a.jpg,{finding}").rows["a.jpg"]
+    truth = row.truth("0" * 64, ImageSize(40, 40))
+    assert truth is not None
+    assert (truth.finding.value, truth.lesions) == (finding, ())
