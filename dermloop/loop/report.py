@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-import orjson
+from dermloop.stages import StageLine, broken
 
 STAGES = (
     "ingest",
@@ -24,28 +23,6 @@ STAGES = (
     "swap",
     "refresh",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StageLine:
-    """One stage's outcome: how long it took, its counts, and what did not hold (empty where all held)."""
-
-    stage: str
-    seconds: float
-    counts: Mapping[str, Any] = field(default_factory=dict)
-    failures: tuple[str, ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        """Whether everything that the stage promises was seen."""
-        return not self.failures
-
-    def encode(self) -> bytes:
-        """One line of JSON: stage, seconds, ok, then the counts, then the failures."""
-        row = {"stage": self.stage, "seconds": round(self.seconds, 2), "ok": self.holds, **self.counts}
-        if self.failures:
-            row["failures"] = list(self.failures)
-        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 
 class LoopReport:
@@ -77,8 +54,3 @@ class LoopReport:
         start = time.monotonic()
         counts, promises = work()
         return self.add(StageLine(stage, time.monotonic() - start, counts, broken(promises)))
-
-
-def broken(promises: Mapping[str, bool]) -> tuple[str, ...]:
-    """The sentences that did not hold."""
-    return tuple(sentence for sentence, kept in promises.items() if not kept)

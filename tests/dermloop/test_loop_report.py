@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from dermloop.loop.report import STAGES, LoopReport, StageLine
+from dermloop.loop.report import STAGES, LoopReport
+from dermloop.stages import StageLine
 
 
 def test_all_stages_in_order_that_hold_make_a_complete_loop() -> None:
@@ -34,3 +35,8 @@ def test_a_broken_promise_is_printed_and_fails_the_loop() -> None:
     assert (line["stage"], line["images"], line["ok"]) == ("ingest", 3, False)
     assert line["failures"] == ["every image is stored"]
     assert not report.complete
+
+
+def test_a_line_reads_back_equal() -> None:
+    line = StageLine("gate", 1.5, {"policy": "small-set", "passed": False}, ("sensitivity fell",))
+    assert StageLine.decode(line.encode()) == line
