@@ -1,0 +1,126 @@
+"""The job worker: takes retrainings off the queue one at a time and runs each in a process of its own.
+
+A process of its own gives the memory of the training libraries back, can be cancelled, and cannot take the worker down.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, cast
+
+from dermloop.errors import JobFailedError
+from dermloop.stages import StageLine
+from ml_backend.jobs import RETRAIN, JobHandle, JobQueue
+
+HOME_VARIABLE = "DERMLOOP_HOME"
+STAGES_FILE = "stages.jsonl"
+_POLL_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
+
+def home_folder() -> Path:
+    """The folder of the local stack: `DERMLOOP_HOME`, or `.dermloop` in the working directory."""
+    return Path(os.environ.get(HOME_VARIABLE, ".dermloop")).resolve()
+
+
+def stages_path(home: Path, job_id: str) -> Path:
+    """Where a job's stage lines are written as they come."""
+    return home / "runs" / job_id / STAGES_FILE
+
+
+def read_stages(home: Path, job_id: str) -> tuple[StageLine, ...]:
+    """The stages that a job has reported so far, in order; an unfinished last line is left for the next look."""
+    path = stages_path(home, job_id)
+    if not path.is_file():
+        return ()
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    return tuple(StageLine.decode(line) for line in whole.splitlines() if line)
+
+
+def run_job(handle: JobHandle, home: Path, command: Sequence[str]) -> str:
+    """Runs a job's process to its end, passing its stage lines on; the answer is a sentence for the job's record.
+
+    Raises JobFailedError with the last lines of the process's own words where it fails, and JobCancelled where
+    somebody cancelled the job, after the process has been stopped.
+    """
+    folder = stages_path(home, handle.job.id).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "job.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        watcher = threading.Thread(target=_stop_when_cancelled, args=(handle, process), daemon=True)
+        watcher.start()
+        try:
+            last = _pass_on(handle, process, folder / STAGES_FILE)
+        finally:
+            _stop(process)
+            watcher.join()
+    if process.returncode != 0:
+        handle.progress("stopping")
+        raise JobFailedError(f"job {handle.job.id}", process.returncode, "exit status 0", _tail(folder / "job.log"))
+    return last
+
+
+def consume(home: Path) -> None:
+    """Works off the queue of a home until the process is told to stop."""
+    queue = JobQueue.open(os.environ.get("DERMLOOP_JOBS_URL") or home / "jobs.db")
+    command = [sys.executable, "-m", "dermloop.retraining", "--home", str(home)]
+    queue.register(RETRAIN, lambda handle: run_job(handle, home, command))
+    _log.info("worker ready at %s", home)
+    queue.consume()
+
+
+def _pass_on(handle: JobHandle, process: subprocess.Popen[bytes], path: Path) -> str:
+    last = "nothing was reported"
+    with path.open("ab") as stages, cast(IO[bytes], process.stdout) as stream:
+        for raw in stream:
+            stages.write(raw)
+            stages.flush()
+            line = StageLine.decode(raw)
+            last = f"{line.stage} {'done' if line.holds else 'failed: ' + '; '.join(line.failures)}"
+            if not handle.cancelled():
+                handle.progress(last)
+    process.wait()
+    return last
+
+
+def _stop_when_cancelled(handle: JobHandle, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        if handle.cancelled():
+            _stop(process)
+            return
+        try:
+            process.wait(_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _tail(path: Path, lines: int = 5) -> str:
+    text = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+    return f"Its last words: {' / '.join(text) or '(none)'}. The whole log: {path}."
+
+
+def main() -> None:
+    """Entry point of `python -m dermloop.worker`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    consume(home_folder())
+
+
+if __name__ == "__main__":
+    main()
