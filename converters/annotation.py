@@ -72,8 +72,21 @@ class Lesion:
 
 
 @dataclass(frozen=True, slots=True)
+class Relation:
+    """A link that a reader drew from one region to another, by region id; direction as Label Studio writes it."""
+
+    from_region: str
+    to_region: str
+    direction: str = "right"
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
-    """One reader's (or one model's) answer for one image."""
+    """One reader's (or one model's) answer for one image.
+
+    `redactions` are regions to be burned out of the pixels before the image leaves the house; they are no lesions.
+    """
 
     image_id: str
     finding: Finding
@@ -87,6 +100,8 @@ class Annotation:
     draft: bool = False
     note: str = ""
     answers: tuple[tuple[str, str], ...] = ()
+    redactions: tuple[Shape, ...] = ()
+    relations: tuple[Relation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -88,8 +89,9 @@ def freeze(
     """The immutable version of a dataset under `datasets/<digest>`; the same content gives the same folder.
 
     `sources` maps image ids to files. The folder appears whole or not at all. Raises DatasetError for an item without
-    split, without source, or whose bytes do not match its id.
+    split, without source, whose bytes do not match its id, or that occurs twice.
     """
+    _require_unique(dataset)
     stored = tuple(_stored(item, sources) for item in sorted(dataset.items, key=lambda item: item.record.image_id))
     frozen = Dataset(dataset.taxonomy, stored)
     lines = b"".join(encode_item(item) for item in stored)
@@ -114,12 +116,12 @@ def load(root: Path) -> DatasetVersion:
         lines = (root / MANIFEST).read_bytes()
     except (OSError, orjson.JSONDecodeError) as error:
         raise DatasetError(str(root), str(error), f"{VERSION} and {MANIFEST}", "Name a frozen dataset.") from error
-    if header.get("format") != _FORMAT:
-        raise DatasetError(str(root), header.get("format"), f"format {_FORMAT}", "Use a matching dermloop.")
-    digest = header.pop("digest")
-    if hashlib.sha256(lines).hexdigest() != header["manifest_sha256"] or digest != _digest(header):
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise DatasetError(str(root / VERSION), str(header)[:200], f"format {_FORMAT}", "Use a matching dermloop.")
+    digest = header.pop("digest", None)
+    if hashlib.sha256(lines).hexdigest() != header.get("manifest_sha256") or digest != _digest(header):
         raise DatasetError(str(root / MANIFEST), "changed content", f"digest {digest}", "Restore the folder.")
-    items = tuple(decode_item(orjson.loads(line)) for line in lines.splitlines())
+    items = tuple(decode_line(line, f"{root / MANIFEST}, line {n}") for n, line in enumerate(lines.splitlines(), 1))
     known = taxonomy.decode(header["taxonomy"], str(root / VERSION))
     return DatasetVersion(root, digest, Dataset(known, items), header["settings"])
 
@@ -134,6 +136,14 @@ def encode_item(item: DatasetItem) -> bytes:
             "provenance": dict(item.provenance),
         }
     )
+
+
+def decode_line(line: bytes, item: str) -> DatasetItem:
+    """The item of a manifest line; raises DatasetError naming `item` where the line is no JSON or incomplete."""
+    try:
+        return decode_item(orjson.loads(line))
+    except (orjson.JSONDecodeError, TypeError) as error:
+        raise DatasetError(item, line[:200], f"a JSON object ({error})", "Restore the file.") from error
 
 
 def decode_item(row: Mapping[str, Any]) -> DatasetItem:
@@ -157,6 +167,12 @@ def versions(datasets: Path) -> Iterator[DatasetVersion]:
     """All frozen versions in a folder, by name."""
     for header in sorted(datasets.glob(f"*/{VERSION}")):
         yield load(header.parent)
+
+
+def _require_unique(dataset: Dataset) -> None:
+    counts = Counter(item.record.image_id for item in dataset.items)
+    if doubled := sorted(image_id for image_id, count in counts.items() if count > 1):
+        raise DatasetError(f"image {doubled[0]}", f"{counts[doubled[0]]} items", "one item", "Resolve its truth first.")
 
 
 def _digest(header: Mapping[str, Any]) -> str:

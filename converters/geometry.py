@@ -110,6 +110,9 @@ class RotatedBox:
     height: float
     angle: float = 0.0
 
+    def __post_init__(self) -> None:
+        _require_extent("turned box", (self.x_centre, self.y_centre, self.width, self.height, self.angle))
+
     def corners(self) -> tuple[Point, Point, Point, Point]:
         """The four corners in pixels: top-left, top-right, bottom-right, bottom-left before the turn."""
         half_w, half_h = self.width / 2, self.height / 2
@@ -146,6 +149,24 @@ class Ellipse:
     y_radius: float
     angle: float = 0.0
 
+    def __post_init__(self) -> None:
+        _require_extent("ellipse", (self.x_centre, self.y_centre, self.x_radius, self.y_radius, self.angle))
+
+    def envelope(self) -> PixelBox:
+        """The smallest axis-aligned box around the ellipse."""
+        angle = math.radians(self.angle)
+        dx = math.hypot(self.x_radius * math.cos(angle), self.y_radius * math.sin(angle))
+        dy = math.hypot(self.x_radius * math.sin(angle), self.y_radius * math.cos(angle))
+        return PixelBox(self.x_centre - dx, self.y_centre - dy, self.x_centre + dx, self.y_centre + dy)
+
+    def outline(self, points: int = 72) -> Polygon:
+        """A polygon of the same area with so many corners, on the ellipse's own axes."""
+        stretch = math.sqrt(2 * math.pi / (points * math.sin(2 * math.pi / points)))
+        steps = (2 * math.pi * step / points for step in range(points))
+        offsets = ((stretch * self.x_radius * math.cos(t), stretch * self.y_radius * math.sin(t)) for t in steps)
+        turned = (_turned(offset, self.angle) for offset in offsets)
+        return Polygon(tuple((x + self.x_centre, y + self.y_centre) for x, y in turned))
+
 
 @dataclass(frozen=True, slots=True)
 class Polygon:
@@ -158,6 +179,8 @@ class Polygon:
         for ring in (self.outline, *self.holes):
             if len(ring) < 3:
                 raise GeometryError("polygon", ring, "at least three points in each ring", "Redraw the polygon.")
+            if not all(math.isfinite(x) and math.isfinite(y) for x, y in ring):
+                raise GeometryError("polygon", ring, "finite coordinates", "Redraw the polygon.")
 
     def envelope(self) -> PixelBox:
         """The smallest axis-aligned box around the outline."""
@@ -222,6 +245,10 @@ class KeyPoint:
     y: float
     name: str
     visible: bool = True
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.x) and math.isfinite(self.y)):
+            raise GeometryError("point", (self.x, self.y), "finite coordinates", "Set the point again.")
 
 
 def pixel_to_percent(box: PixelBox, size: ImageSize) -> PercentBox:
@@ -298,6 +325,11 @@ def upright_box(box: PixelBox, stored: ImageSize, orientation: int) -> PixelBox:
 def without_negative_zero(box: PixelBox) -> PixelBox:
     """The same box with -0.0 written as 0.0, so that equal boxes serialise to equal bytes."""
     return replace(box, x_min=box.x_min + 0.0, y_min=box.y_min + 0.0, x_max=box.x_max + 0.0, y_max=box.y_max + 0.0)
+
+
+def _require_extent(what: str, values: tuple[float, float, float, float, float]) -> None:
+    if not all(map(math.isfinite, values)) or values[2] < 0 or values[3] < 0:
+        raise GeometryError(what, values, "finite numbers and sides of at least 0", "Redraw the region.")
 
 
 def _turned(offset: Point, degrees: float) -> Point:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from converters.errors import ImageError
 from converters.geometry import ImageSize
+from converters.image_metadata import without_metadata
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _FORMATS = ("JPEG", "PNG")
 _JPEG_QUALITY = 95
+_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,21 @@ class CleanImage:
 
 
 def clean(content: bytes, item: str, limits: ImageLimits | None = None) -> CleanImage:
-    """The image turned by its EXIF orientation, then rid of EXIF, GPS and comments; pixels stay as they are.
+    """The image turned by its EXIF orientation, then rid of EXIF, GPS, comments, thumbnails and trailing data.
 
-    A file that needs no turn and carries no metadata is kept byte for byte. Raises ImageError naming `item` for empty,
-    truncated, oversized, animated or foreign files.
+    Only a turn encodes the pixels anew; otherwise the compressed pixels stay byte for byte, and so does a whole file
+    without metadata. Of a multi-picture JPEG (phones) the first picture is kept. Raises ImageError naming `item` for
+    empty, truncated, oversized, animated or foreign files.
     """
     image = open_image(content, item, limits or ImageLimits())
     suffix = ".png" if image.format == "PNG" else ".jpg"
     size = ImageSize(*image.size)
-    if _has_metadata(image):
-        content, size = _rewritten(image)
+    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+        content, size = _turned(image)
+    try:
+        content = without_metadata(content)
+    except ValueError as error:
+        raise ImageError(item, str(error), "an intact JPEG or PNG file", "Copy the file again.") from error
     return CleanImage(content, hashlib.sha256(content).hexdigest(), suffix, size)
 
 
@@ -62,12 +70,12 @@ def open_image(content: bytes, item: str, limits: ImageLimits) -> Image.Image:
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
         if image.width * image.height > limits.max_pixels:
             raise ImageError(item, f"{image.width}×{image.height}", f"at most {limits.max_pixels} pixels", "Scale it.")
-        if getattr(image, "n_frames", 1) > 1:
+        if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
             raise ImageError(item, f"{image.n_frames} frames", "a single picture", "Export one frame.")  # type: ignore[attr-defined]
         image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(item, str(error), "a JPEG or PNG file", "Export the image again.") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, IndexError, KeyError, TypeError) as error:
         raise ImageError(item, str(error), "an intact JPEG or PNG file", "Copy the file again.") from error
     return image
 
@@ -82,31 +90,13 @@ def read_image(path: Path, limits: ImageLimits | None = None) -> Image.Image:
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def _has_metadata(image: Image.Image) -> bool:
-    kept = {
-        "jfif",
-        "jfif_version",
-        "jfif_unit",
-        "jfif_density",
-        "dpi",
-        "icc_profile",
-        "gamma",
-        "srgb",
-        "transparency",
-    }
-    extra = set(image.info) - kept - {"progressive", "progression", "adobe", "adobe_transform"}
-    return bool(extra) or bool(image.getexif())
-
-
-def _rewritten(image: Image.Image) -> tuple[bytes, ImageSize]:
+def _turned(image: Image.Image) -> tuple[bytes, ImageSize]:
     upright = ImageOps.exif_transpose(image)
     buffer = io.BytesIO()
     icc = image.info.get("icc_profile")
     if image.format == "PNG":
-        bare = Image.frombytes(upright.mode, upright.size, upright.tobytes())
-        if upright.palette is not None and upright.mode == "P":
-            bare.putpalette(upright.getpalette() or [])
-        bare.save(buffer, "PNG", icc_profile=icc)
+        kept = {"transparency": image.info["transparency"]} if "transparency" in image.info else {}
+        upright.save(buffer, "PNG", icc_profile=icc, exif=b"", **kept)
     else:
         upright.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, icc_profile=icc, exif=b"", comment=b"")
     return buffer.getvalue(), ImageSize(*upright.size)

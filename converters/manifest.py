@@ -16,6 +16,7 @@ from converters.annotation import (
     ImageRecord,
     Lesion,
     Origin,
+    Relation,
     Shape,
     TruthLevel,
 )
@@ -45,8 +46,8 @@ def encode_record(record: ImageRecord) -> dict[str, Any]:
 
 def decode_record(row: Mapping[str, Any]) -> ImageRecord:
     """The image record of a plain row; raises DatasetError where a field is missing or malformed."""
-    values = dict(row)
     try:
+        values = dict(row)
         values["size"] = ImageSize(*values["size"])
         values["confirmation"] = Confirmation(values.get("confirmation", Confirmation.UNKNOWN))
         values["extra"] = _pairs(values.get("extra", ()))
@@ -63,19 +64,28 @@ def encode_annotation(annotation: Annotation) -> dict[str, Any]:
     row["lesions"] = [encode_lesion(lesion) for lesion in annotation.lesions]
     if annotation.created_at is not None:
         row["created_at"] = annotation.created_at.isoformat()
+    if annotation.redactions:
+        row["redactions"] = [_encode_shape(shape) for shape in annotation.redactions]
+    if annotation.relations:
+        row["relations"] = [[r.from_region, r.to_region, r.direction, *r.labels] for r in annotation.relations]
     return row
 
 
 def decode_annotation(row: Mapping[str, Any]) -> Annotation:
     """The annotation of a plain row; raises DatasetError where a field is missing or malformed."""
-    values = dict(row)
     try:
+        values = dict(row)
         values["finding"] = Finding(values["finding"])
         values["level"] = TruthLevel[values["level"].upper()]
         values["lesions"] = tuple(decode_lesion(lesion) for lesion in values.get("lesions", ()))
         values["answers"] = _pairs(values.get("answers", ()))
         if values.get("created_at"):
             values["created_at"] = datetime.fromisoformat(values["created_at"])
+        values["redactions"] = tuple(_decode_shape(shape) for shape in values.get("redactions", ()))
+        values["relations"] = tuple(
+            Relation(str(start), str(end), str(direction), tuple(map(str, labels)))
+            for start, end, direction, *labels in values.get("relations", ())
+        )
         return Annotation(**values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _malformed("annotation", row, error) from error
@@ -94,8 +104,8 @@ def encode_lesion(lesion: Lesion) -> dict[str, Any]:
 
 def decode_lesion(row: Mapping[str, Any]) -> Lesion:
     """The lesion of a plain row; raises DatasetError where a field is missing or malformed."""
-    values = dict(row)
     try:
+        values = dict(row)
         values["box"] = PixelBox(*values["box"])
         values["origin"] = Origin(values.get("origin", Origin.MANUAL))
         values["keypoints"] = tuple(KeyPoint(*point) for point in values.get("keypoints", ()))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from converters.annotation import ImageRecord
 from converters.dataset import Dataset, DatasetItem, Split
 from converters.errors import DatasetError
+from converters.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +76,37 @@ def split(
     by_id = {item.record.image_id: item for item in dataset.items}
     groups = group_images((item.record for item in dataset.items), near_duplicates)
     placed = _keep_placed(groups, known)
-    strata = defaultdict(list)
-    for group in groups:
-        strata[_stratum([by_id[image_id] for image_id in group])].append(group)
-    for stratum in sorted(strata):
-        placed.update(_deal(strata[stratum], placed, policy))
+    overall = Counter(dict.fromkeys(Split, 0))
+    for group, part in placed.items():
+        overall[part] += len(group)
+    for stratum in _strata(groups, by_id, dataset.taxonomy):
+        placed.update(_deal(stratum, placed, overall, policy))
     assigned = {image_id: placed[group] for group in groups for image_id in group}
     items = tuple(replace(item, split=assigned[item.record.image_id]) for item in dataset.items)
     return Dataset(dataset.taxonomy, items)
+
+
+def folds(
+    dataset: Dataset, count: int, seed: int = 0, near_duplicates: Iterable[tuple[str, str]] = ()
+) -> tuple[tuple[DatasetItem, ...], ...]:
+    """The items dealt into `count` parts of like size and like strata; whole groups, equal for equal content.
+
+    Raises DatasetError where there are fewer groups than parts.
+    """
+    by_id = {item.record.image_id: item for item in dataset.items}
+    groups = group_images((item.record for item in dataset.items), near_duplicates)
+    if not 2 <= count <= len(groups):
+        raise DatasetError("folds", count, f"2 to {len(groups)} parts", "Ask for fewer parts or add patients.")
+    sizes = [0] * count
+    parts: list[list[DatasetItem]] = [[] for _ in range(count)]
+    for stratum in _strata(groups, by_id, dataset.taxonomy):
+        here = [0] * count
+        for group in sorted(stratum, key=lambda g: _order(g, seed)):
+            best = min(range(count), key=lambda n: (here[n] * count + sizes[n], n))
+            parts[best] += [by_id[image_id] for image_id in group]
+            here[best] += len(group)
+            sizes[best] += len(group)
+    return tuple(tuple(part) for part in parts)
 
 
 def _keep_placed(groups: Sequence[tuple[str, ...]], previous: Mapping[str, Split]) -> dict[tuple[str, ...], Split]:
@@ -101,18 +125,33 @@ def _keep_placed(groups: Sequence[tuple[str, ...]], previous: Mapping[str, Split
     return placed
 
 
+def _strata(
+    groups: Sequence[tuple[str, ...]], by_id: Mapping[str, DatasetItem], taxonomy: Taxonomy
+) -> list[list[tuple[str, ...]]]:
+    strata = defaultdict(list)
+    for group in groups:
+        strata[_stratum([by_id[image_id] for image_id in group], taxonomy)].append(group)
+    return [strata[name] for name in sorted(strata)]
+
+
 def _deal(
-    groups: Sequence[tuple[str, ...]], placed: Mapping[tuple[str, ...], Split], policy: SplitPolicy
+    groups: Sequence[tuple[str, ...]],
+    placed: Mapping[tuple[str, ...], Split],
+    overall: Counter[Split],
+    policy: SplitPolicy,
 ) -> dict[tuple[str, ...], Split]:
+    """Splits for the groups of one stratum; `overall` counts all strata, so that rare ones fill every split too."""
     counts = Counter(dict.fromkeys(Split, 0))
     for group in groups:
         if group in placed:
             counts[placed[group]] += len(group)
     dealt = {}
     for group in sorted((g for g in groups if g not in placed), key=lambda g: _order(g, policy.seed)):
-        total = counts.total() + len(group)
-        part = max(Split, key=lambda p: policy.shares[p] * total - counts[p] if policy.shares[p] else -total)
+        here, everywhere = counts.total() + len(group), overall.total() + len(group)
+        wanted = {part: share for part, share in policy.shares.items() if share > 0}
+        part = max(wanted, key=lambda p: wanted[p] * (here + everywhere) - counts[p] - overall[p])
         counts[part] += len(group)
+        overall[part] += len(group)
         dealt[group] = part
     return dealt
 
@@ -121,8 +160,11 @@ def _order(group: tuple[str, ...], seed: int) -> tuple[int, str]:
     return -len(group), hashlib.sha256(f"{seed}:{group[0]}".encode()).hexdigest()
 
 
-def _stratum(items: Sequence[DatasetItem]) -> str:
-    diagnoses = Counter(lesion.diagnosis or "" for item in items for lesion in item.truth.lesions)
-    skin = Counter(str(item.record.skin_type or "") for item in items)
-    rarest = min(diagnoses, key=lambda d: (diagnoses[d], d), default=items[0].truth.finding.value)
-    return f"{rarest}|{min(skin)}"
+def _stratum(items: Sequence[DatasetItem], taxonomy: Taxonomy) -> str:
+    codes = {lesion.diagnosis for item in items for lesion in item.truth.lesions if lesion.diagnosis}
+    worst = max(
+        (taxonomy.resolve(code) for code in codes), key=lambda d: (d.severity.rank, d.malignant, -d.id), default=None
+    )
+    finding = min(item.truth.finding.value for item in items)
+    skin = max((item.record.skin_type or 0 for item in items), default=0)
+    return f"{worst.code if worst else finding}|{skin}"

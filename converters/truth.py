@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 
 from converters.annotation import Annotation, Finding, Lesion, TruthLevel
 from converters.errors import AmbiguousTruthError
@@ -33,8 +34,9 @@ class Resolution:
 def resolve(image_id: str, annotations: Sequence[Annotation], policy: TruthPolicy) -> Annotation | None:
     """The one annotation that holds for an image, or None where nobody of sufficient standing has answered.
 
-    The highest level wins; of one author only the newest answer counts, whatever its place in the list. Raises
-    AmbiguousTruthError where two authors of the winning level disagree.
+    The highest level wins; of one author only the newest answer counts, whatever its place in the list. Answers without
+    an author, or of one author at the same moment, stand beside one another. Raises AmbiguousTruthError where answers
+    of the winning level disagree.
     """
     eligible = [a for a in annotations if not a.draft and a.level >= policy.minimum and _is_answer(a)]
     if not eligible:
@@ -94,14 +96,19 @@ def _is_answer(annotation: Annotation) -> bool:
 
 
 def _newest_by_author(annotations: Iterable[Annotation]) -> list[Annotation]:
-    newest: dict[str, Annotation] = {}
+    """Every author's newest answers, sorted; several of one author only where none of them can be called newer."""
+    by_author: dict[str, list[Annotation]] = {}
     for annotation in annotations:
-        known = newest.get(annotation.author)
-        if known is None or _age_key(annotation) > _age_key(known):
-            newest[annotation.author] = annotation
-    return [newest[author] for author in sorted(newest)]
+        by_author.setdefault(annotation.author, []).append(annotation)
+    newest: list[Annotation] = []
+    for author, answers in sorted(by_author.items()):
+        last = max(map(_moment, answers))
+        newest += answers if author == "" else [a for a in answers if _moment(a) == last]
+    return sorted(newest, key=lambda a: (a.author, a.annotation_id, repr(a)))
 
 
-def _age_key(annotation: Annotation) -> tuple[float, str]:
-    moment = annotation.created_at.timestamp() if annotation.created_at else float("-inf")
-    return moment, annotation.annotation_id
+def _moment(annotation: Annotation) -> float:
+    moment = annotation.created_at
+    if moment is None:
+        return float("-inf")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
