@@ -1,17 +1,43 @@
-"""What can go wrong at the front door: each message names the item, the value, what was expected and the cure."""
+"""What can go wrong at the front door: one sentence that says what is wrong, one that says what to do."""
 
 from __future__ import annotations
 
 
 class DermloopError(Exception):
-    """Something that a person at the command line can mend; `str()` is one sentence with the cure."""
+    """Something the command cannot do; `str()` joins the problem and its cure."""
 
-    def __init__(self, item: str, value: object, expected: str, cure: str) -> None:
-        self.item = item
-        self.value = value
-        self.expected = expected
+    def __init__(self, problem: str, cure: str) -> None:
+        self.problem = problem
         self.cure = cure
-        super().__init__(f"{item}: got {value!r}; expected {expected}. {cure}")
+        super().__init__(f"{problem} {cure}")
+
+
+class PortError(DermloopError):
+    """A port that another program holds."""
+
+
+class InstallError(DermloopError):
+    """A program that is not there and could not be installed."""
+
+
+class StartError(DermloopError):
+    """A program that did not start, or died and stayed dead."""
+
+
+class RunningError(DermloopError):
+    """A home folder that another `dermloop up` is using, or none that should be."""
+
+
+class SecretsError(DermloopError):
+    """A secrets file that cannot be read."""
+
+
+class AccountError(DermloopError):
+    """A person that Label Studio does not let in."""
+
+
+class IngestError(DermloopError):
+    """A folder or table that no image can be taken from."""
 
 
 class JobFailedError(DermloopError):

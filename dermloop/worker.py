@@ -16,18 +16,13 @@ from pathlib import Path
 from typing import IO, cast
 
 from dermloop.errors import JobFailedError
+from dermloop.home import Home
 from dermloop.stages import StageLine
 from ml_backend.jobs import RETRAIN, JobHandle, JobQueue
 
-HOME_VARIABLE = "DERMLOOP_HOME"
 STAGES_FILE = "stages.jsonl"
 _POLL_SECONDS = 1.0
 _log = logging.getLogger(__name__)
-
-
-def home_folder() -> Path:
-    """The folder of the local stack: `DERMLOOP_HOME`, or `.dermloop` in the working directory."""
-    return Path(os.environ.get(HOME_VARIABLE, ".dermloop")).resolve()
 
 
 def stages_path(home: Path, job_id: str) -> Path:
@@ -63,7 +58,7 @@ def run_job(handle: JobHandle, home: Path, command: Sequence[str]) -> str:
             watcher.join()
     if process.returncode != 0:
         handle.progress("stopping")
-        raise JobFailedError(f"job {handle.job.id}", process.returncode, "exit status 0", _tail(folder / "job.log"))
+        raise JobFailedError(f"The job's process ended with {process.returncode}.", _tail(folder / "job.log"))
     return last
 
 
@@ -119,7 +114,7 @@ def _tail(path: Path, lines: int = 5) -> str:
 def main() -> None:
     """Entry point of `python -m dermloop.worker`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    consume(home_folder())
+    consume(Home.at().root)
 
 
 if __name__ == "__main__":

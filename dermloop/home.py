@@ -1,0 +1,72 @@
+"""The home folder of a local stack: where each thing lies."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+VARIABLE = "DERMLOOP_HOME"
+_DEFAULT = ".dermloop"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths below one home folder; docs/design.md says who owns which."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path | None = None) -> Home:
+        """The given folder, else the one `DERMLOOP_HOME` names, else `.dermloop` here; always absolute."""
+        return cls((root or Path(os.environ.get(VARIABLE) or _DEFAULT)).expanduser().absolute())
+
+    @property
+    def images(self) -> Path:
+        """Clean images, named by content."""
+        return self.root / "images"
+
+    @property
+    def demo(self) -> Path:
+        """Synthetic images with their table, as they would be published."""
+        return self.root / "demo"
+
+    @property
+    def label_studio(self) -> Path:
+        """Label Studio's own data folder."""
+        return self.root / "label-studio"
+
+    @property
+    def models(self) -> Path:
+        """Bundles and the champion pointer."""
+        return self.root / "models"
+
+    @property
+    def logs(self) -> Path:
+        """One log file for each program."""
+        return self.root / "logs"
+
+    @property
+    def secrets(self) -> Path:
+        """Generated logins and shared secrets, readable by the owner only."""
+        return self.root / "secrets.toml"
+
+    @property
+    def review_db(self) -> Path:
+        """The review's database file."""
+        return self.root / "review.db"
+
+    @property
+    def jobs_db(self) -> Path:
+        """The job queue's database file."""
+        return self.root / "jobs.db"
+
+    @property
+    def run_file(self) -> Path:
+        """Which processes of this home are running."""
+        return self.root / "run.json"
+
+    def create(self) -> None:
+        """Makes the folders; an existing home stays as it is."""
+        for folder in (self.images, self.label_studio, self.models, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
