@@ -49,7 +49,7 @@ def clean(content: bytes, item: str, limits: ImageLimits | None = None) -> Clean
     image = open_image(content, item, limits or ImageLimits())
     suffix = ".png" if image.format == "PNG" else ".jpg"
     size = ImageSize(*image.size)
-    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+    if _orientation(image) != 1:
         content, size = _turned(image)
     try:
         content = without_metadata(content)
@@ -87,7 +87,17 @@ def read_image(path: Path, limits: ImageLimits | None = None) -> Image.Image:
     except OSError as error:
         raise ImageError(str(path), str(error), "a readable file", "Restore the file.") from error
     image = open_image(content, str(path), limits or ImageLimits())
+    if _orientation(image) == 1:
+        return image.convert("RGB")
     return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; 1 where EXIF is absent or damaged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = image.getexif().get(_ORIENTATION, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _turned(image: Image.Image) -> tuple[bytes, ImageSize]:
