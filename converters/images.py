@@ -66,6 +66,7 @@ def open_image(content: bytes, item: str, limits: ImageLimits) -> Image.Image:
         raise ImageError(item, f"{len(content)} bytes", f"at most {limits.max_bytes} bytes", "Scale the image down.")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
         if image.width * image.height > limits.max_pixels:
