@@ -1,15 +1,17 @@
-"""What can go wrong at the front door: one sentence that says what is wrong, one that says what to do."""
+"""What can go wrong at the front door: one root, each message names item, value, expectation and cure."""
 
 from __future__ import annotations
 
 
 class DermloopError(Exception):
-    """Something the command cannot do; `str()` joins the problem and its cure."""
+    """Something the command cannot do; `str()` joins the four parts into one sentence and its cure."""
 
-    def __init__(self, problem: str, cure: str) -> None:
-        self.problem = problem
+    def __init__(self, item: str, value: object, expected: str, cure: str) -> None:
+        self.item = item
+        self.value = value
+        self.expected = expected
         self.cure = cure
-        super().__init__(f"{problem} {cure}")
+        super().__init__(f"{item}: {value}; expected {expected}. {cure}")
 
 
 class PortError(DermloopError):

@@ -58,7 +58,7 @@ def run_job(handle: JobHandle, home: Path, command: Sequence[str]) -> str:
             watcher.join()
     if process.returncode != 0:
         handle.progress("stopping")
-        raise JobFailedError(f"The job's process ended with {process.returncode}.", _tail(folder / "job.log"))
+        raise JobFailedError(f"job {handle.job.id}", process.returncode, "exit status 0", _tail(folder / "job.log"))
     return last
 
 

@@ -117,7 +117,7 @@ class Play:
             self.desk.settle()
             if not sum(work() for work in works):
                 return
-        raise LoopError(f"Work is still open after {_ROUNDS} rounds.", "Look at `dermloop review status`.")
+        raise LoopError("the tiers", f"work after {_ROUNDS} rounds", "an end", "Look at `dermloop review status`.")
 
     def _technician_works(self) -> int:
         tasks = self._open(self.cast.technician, Tier.TECHNICIAN)
