@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from converters.errors import ImageError
 from converters.geometry import ImageSize
@@ -19,6 +19,15 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _FORMATS = ("JPEG", "PNG")
 _JPEG_QUALITY = 95
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +97,7 @@ def read_image(path: Path, limits: ImageLimits | None = None) -> Image.Image:
     except OSError as error:
         raise ImageError(str(path), str(error), "a readable file", "Restore the file.") from error
     image = open_image(content, str(path), limits or ImageLimits())
-    if _orientation(image) == 1:
-        return image.convert("RGB")
-    return ImageOps.exif_transpose(image).convert("RGB")
+    return _upright(image).convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -101,8 +108,13 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
 def _turned(image: Image.Image) -> tuple[bytes, ImageSize]:
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     buffer = io.BytesIO()
     icc = image.info.get("icc_profile")
     if image.format == "PNG":
