@@ -1,0 +1,103 @@
+"""The programs of a local stack: how each is started, and how it says that it is ready."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dermloop.home import Home
+from dermloop.stack.ports import HOST, Ports
+from dermloop.stack.secrets import StackSecrets
+
+LABEL_STUDIO, BACKEND, REVIEW, WORKER = "label-studio", "ml-backend", "review", "worker"
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "VIRTUAL_ENV")
+_TUNING = ("OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES", "PYTHONWARNINGS", "LOG_LEVEL")
+_OURS = ("DERMLOOP_", "AWS_", "MLFLOW_")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process: its command, its environment, and the address that answers 200 when it is ready (None: none)."""
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    health_url: str | None = None
+    patience: float = 60.0
+
+
+def programs(home: Home, ports: Ports, secrets: StackSecrets, label_studio: Path) -> tuple[Program, ...]:
+    """The four programs of a home folder in the order of their start; `label_studio` is that program's path."""
+    shared = {**_inherited(os.environ), **_shared(home, ports, secrets)}
+    return (
+        _label_studio(home, ports, secrets, label_studio),
+        _web(BACKEND, "ML backend", "ml_backend.wsgi:app", ports.backend, shared, threads=8, timeout=120),
+        _web(REVIEW, "Review service", "review_workflow.wsgi:app", ports.review, shared, threads=8, timeout=60),
+        Program(WORKER, "Job worker", (sys.executable, "-m", "dermloop.worker"), shared),
+    )
+
+
+def _label_studio(home: Home, ports: Ports, secrets: StackSecrets, program: Path) -> Program:
+    port = str(ports.label_studio)
+    command = (str(program), "start", "--no-browser", "--internal-host", HOST, "--port", port)
+    environment = {
+        **{name: os.environ[name] for name in _KEPT if name in os.environ and name != "VIRTUAL_ENV"},
+        "LABEL_STUDIO_HOST": url(ports.label_studio),
+        "LABEL_STUDIO_BASE_DATA_DIR": str(home.label_studio),
+        "LABEL_STUDIO_USERNAME": secrets.admin.email,
+        "LABEL_STUDIO_PASSWORD": secrets.admin.password,
+        "LABEL_STUDIO_USER_TOKEN": secrets.admin.token,
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(home.root),
+        # The backend and the webhooks are on this machine; the address of cloud metadata stays closed.
+        "ML_BLOCK_LOCAL_IP": "false",
+        "USE_DEFAULT_BANNED_SUBNETS": "false",
+        "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16",
+        # Puts SQLite in write-ahead mode: readers and the writer stop locking one another out.
+        "AZURE_MOUNT_FIX": "true",
+        "COLLECT_ANALYTICS": "0",
+        "LATEST_VERSION_CHECK": "false",
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+    }
+    return Program(LABEL_STUDIO, "Label Studio", command, environment, f"{url(ports.label_studio)}/health", 240.0)
+
+
+def _web(
+    name: str, title: str, app: str, port: int, environment: Mapping[str, str], threads: int, timeout: int
+) -> Program:
+    options = ("--bind", f"{HOST}:{port}", "--workers", "1", "--threads", str(threads), "--timeout", str(timeout))
+    command = (sys.executable, "-m", "gunicorn", *options, "--worker-tmp-dir", _memory_folder(), app)
+    return Program(name, title, command, environment, f"{url(port)}/health")
+
+
+def _shared(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, str]:
+    """The settings of our own programs, each under its own prefix; see their settings.py for the names."""
+    label_studio = {"LABEL_STUDIO_URL": url(ports.label_studio), "LABEL_STUDIO_TOKEN": secrets.admin.token}
+    login = {"BASIC_AUTH_USER": secrets.backend_user, "BASIC_AUTH_PASSWORD": secrets.backend_password}
+    backend = {**label_studio, **login, "HOME": str(home.root), "PORT": str(ports.backend)}
+    return {
+        "DERMLOOP_HOME": str(home.root),
+        "PYTHONUNBUFFERED": "1",
+        **{f"DERMLOOP_ML_{name}": value for name, value in backend.items()},
+    }
+
+
+def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    kept = {*_KEPT, *_TUNING}
+    return {name: value for name, value in environment.items() if name in kept or name.startswith(_OURS)}
+
+
+def _memory_folder() -> str:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else "."
+
+
+def url(port: int) -> str:
+    """Address of a local program by its port."""
+    return f"http://{HOST}:{port}"
