@@ -40,3 +40,11 @@ class NoModelError(ServingError):
 
 class JobError(ServingError):
     """A background job that does not exist or is in no state for what was asked."""
+
+
+class LabelStudioError(ServingError):
+    """Label Studio refused a request or did not answer."""
+
+
+class OutOfTimeError(ServingError):
+    """A picture that was left because the request's time was up."""

@@ -87,9 +87,10 @@ class PipelineHost:
 
         Raises NoModelError where nothing has been promoted or the champion cannot be loaded.
         """
-        if self._thread is None and not self._settled.is_set():
+        if self._thread is not None:
+            self._settled.wait(patience)
+        if self._pipeline is None:
             self.refresh()
-        self._settled.wait(patience)
         if self._pipeline is None:
             found = self._error or "no champion"
             raise NoModelError(str(self.models), found, "a promoted bundle", "Train and promote a first model.")

@@ -1,0 +1,71 @@
+"""Label Studio's routes: `/health`, `/setup`, `/predict`, `/versions`, `/webhook`, `/job_status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from ml_backend import jobs, protocol
+from ml_backend.bundle import list_bundles
+from ml_backend.composition import Parts
+from ml_backend.errors import JobError
+from ml_backend.jobs import JobState
+from ml_backend.protocol import START_TRAINING
+
+_JOB_STATUS = {
+    JobState.PENDING: "queued",
+    JobState.RUNNING: "started",
+    JobState.SUCCEEDED: "finished",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "canceled",
+}
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    """The routes, answering with these parts."""
+    routes = Blueprint("label_studio", __name__)
+
+    @routes.get("/health")
+    def health() -> Response:
+        state = parts.host.state
+        return jsonify({"status": "UP", "model_class": "DermloopModel", "model_version": state.version})
+
+    @routes.post("/setup")
+    def setup() -> Response:
+        protocol.decode_setup(request.get_json(silent=True))
+        return jsonify({"model_version": parts.host.state.version})
+
+    @routes.post("/predict")
+    def predict() -> Response:
+        from ml_backend.model import DermloopModel
+
+        body = protocol.decode_predict(request.get_json(silent=True))
+        found = DermloopModel(label_config=body.label_config, parts=parts).answer(body)
+        answer: dict[str, Any] = {"results": found.entries, "model_version": found.version}
+        return jsonify({**answer, "left_out": found.left_out} if found.left_out else answer)
+
+    @routes.route("/versions", methods=["GET", "POST"])
+    def versions() -> Response:
+        found = list_bundles(parts.host.models)
+        return jsonify({"versions": list(found), "model_version": parts.host.state.version})
+
+    @routes.post("/webhook")
+    def webhook() -> tuple[Response, int]:
+        event = protocol.decode_webhook(request.get_json(silent=True))
+        if event.action != START_TRAINING:
+            return jsonify({"status": "nothing to do", "action": event.action}), 200
+        job_id = jobs.request_retrain(parts.queue, f"asked for in project {event.project}", "label-studio")
+        return jsonify({"status": "queued", "job": job_id}), 201
+
+    @routes.post("/job_status")
+    def job_status() -> tuple[Response, int]:
+        body = request.get_json(silent=True)
+        try:
+            job = parts.queue.get(str(body.get("job")) if isinstance(body, dict) else "")
+        except JobError as error:
+            return jsonify({"error": str(error)}), 410
+        moments = {"created_at": job.created_at, "started_at": job.started_at, "ended_at": job.finished_at}
+        return jsonify({"job_status": _JOB_STATUS[job.state], "detail": job.detail, **moments}), 200
+
+    return routes

@@ -1,0 +1,99 @@
+"""Commands of the serving side: `serve`, `preannotate`, `jobs`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+app = typer.Typer(help="Serve the champion and pre-annotate projects.", no_args_is_help=True)
+
+
+@app.command()
+def serve(
+    home: Path | None = typer.Option(None, help="Folder of the local stack (DERMLOOP_ML_HOME)."),
+    host: str | None = typer.Option(None, help="Address to listen on (DERMLOOP_ML_HOST)."),
+    port: int | None = typer.Option(None, help="Port to listen on (DERMLOOP_ML_PORT)."),
+) -> None:
+    """Serve the champion to Label Studio and over REST, until interrupted."""
+    from ml_backend.errors import ServingError
+    from ml_backend.settings import read_settings
+    from ml_backend.wsgi import serve as run
+
+    try:
+        run(read_settings(home=home, host=host, port=port))
+    except ServingError as error:
+        _fail(str(error))
+
+
+@app.command()
+def preannotate(
+    project: int = typer.Option(..., help="Number of the Label Studio project."),
+    home: Path | None = typer.Option(None, help="Folder of the local stack (DERMLOOP_ML_HOME)."),
+    url: str | None = typer.Option(None, help="Label Studio's address (DERMLOOP_ML_LABEL_STUDIO_URL)."),
+    chunk: int = typer.Option(50, min=1, help="Tasks predicted and stored at a time."),
+    as_json: bool = typer.Option(False, "--json", help="Print the report as one JSON object."),
+) -> None:
+    """Push the champion's predictions to every task of a project that has none of this version yet.
+
+    The token comes from DERMLOOP_ML_LABEL_STUDIO_TOKEN. Interrupted, run it again: it goes on where it stopped.
+    """
+    from ml_backend import composition
+    from ml_backend import preannotate as work
+    from ml_backend.errors import ServingError
+    from ml_backend.label_studio import LabelStudioClient
+    from ml_backend.settings import read_settings
+
+    try:
+        settings = read_settings(home=home, label_studio_url=url)
+        if settings.label_studio_url is None or settings.label_studio_token is None:
+            _fail("Set DERMLOOP_ML_LABEL_STUDIO_URL and DERMLOOP_ML_LABEL_STUDIO_TOKEN.")
+        client = LabelStudioClient(settings.label_studio_url, settings.label_studio_token.get_secret_value())
+        parts = composition.build(settings)
+        report = work.preannotate(client, project, parts.service, parts.source, _progress, chunk)
+    except ServingError as error:
+        _fail(str(error))
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+    else:
+        typer.echo(f"{report.model_version}: {report.predicted} predicted, {report.current} already current.")
+        for task, reason in report.failed:
+            typer.echo(f"task {task}: {reason}", err=True)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def jobs(
+    home: Path | None = typer.Option(None, help="Folder of the local stack (DERMLOOP_ML_HOME)."),
+    cancel: str | None = typer.Option(None, help="Cancel the job of this id."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
+) -> None:
+    """List background jobs, newest first, or cancel one."""
+    from ml_backend.errors import ServingError
+    from ml_backend.jobs import JobQueue
+    from ml_backend.settings import read_settings
+
+    try:
+        queue = JobQueue.open(read_settings(home=home).jobs_address)
+        found = [queue.cancel(cancel)] if cancel else list(queue.jobs())
+    except ServingError as error:
+        _fail(str(error))
+    for job in found:
+        line = f"{job.id}  {job.kind}  {job.state.value:<9}  {job.created_at}  {job.reason}  {job.detail}"
+        typer.echo(json.dumps(asdict(job)) if as_json else line.rstrip())
+    queue.close()
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"\r{done} of {total}", err=True, nl=done == total)
+
+
+def _fail(reason: str) -> NoReturn:
+    typer.echo(reason, err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,61 @@
+"""Puts the parts of the serving programs together, out of settings, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from converters import taxonomy
+from ml_backend.fetch import ImageSource, Reach
+from ml_backend.host import PipelineHost
+from ml_backend.images import DecodeLimits
+from ml_backend.jobs import JobQueue
+from ml_backend.label_studio import LabelStudioClient
+from ml_backend.s3 import ObjectStore
+from ml_backend.service import PredictionService
+from ml_backend.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a serving program works with."""
+
+    settings: Settings
+    host: PipelineHost
+    service: PredictionService
+    source: ImageSource
+    queue: JobQueue
+
+
+def build(settings: Settings) -> Parts:
+    """The parts for these settings; models begin to load in the background, nothing is waited for."""
+    host = PipelineHost(settings.models_folder, taxonomy.read(), settings.threads)
+    host.start()
+    limits = DecodeLimits(settings.max_bytes, settings.max_pixels)
+    return Parts(
+        settings=settings,
+        host=host,
+        service=PredictionService(host, limits),
+        source=ImageSource(_reach(settings), _uploads(settings), _objects(settings)),
+        queue=JobQueue.open(settings.jobs_address),
+    )
+
+
+def _reach(settings: Settings) -> Reach:
+    return Reach(
+        image_root=settings.images_folder,
+        upload_root=settings.upload_root,
+        label_studio_url=settings.label_studio_url,
+        hosts=frozenset(settings.allowed_hosts),
+        buckets=frozenset(settings.allowed_buckets),
+        max_bytes=settings.max_bytes,
+    )
+
+
+def _uploads(settings: Settings) -> LabelStudioClient | None:
+    if settings.label_studio_url is None or settings.label_studio_token is None:
+        return None
+    return LabelStudioClient(settings.label_studio_url, settings.label_studio_token.get_secret_value())
+
+
+def _objects(settings: Settings) -> ObjectStore | None:
+    return ObjectStore(settings.s3_endpoint) if settings.allowed_buckets and not settings.s3_by_label_studio else None

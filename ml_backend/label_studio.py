@@ -1,0 +1,135 @@
+"""The one door to Label Studio's API: files it keeps, tasks of a project, predictions pushed to it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin
+
+import requests
+from label_studio_sdk import LabelStudio, PredictionRequest
+from label_studio_sdk.core.api_error import ApiError
+
+from ml_backend.errors import FetchError, LabelStudioError
+
+_PAGE = 100
+_TIMEOUT = (3.0, 30.0)
+_JWT_DOTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """A task as Label Studio keeps it: its number, its data as text, and the versions that have predicted it."""
+
+    id: int
+    data: tuple[tuple[str, str], ...]
+    model_versions: frozenset[str]
+
+    def get(self, field: str) -> str | None:
+        """The value of a data field."""
+        return dict(self.data).get(field)
+
+
+@dataclass(frozen=True, slots=True)
+class NewPrediction:
+    """One prediction to be stored: Label Studio's own result rows, and its score for ordering."""
+
+    task_id: int
+    result: tuple[dict[str, Any], ...]
+    score: float
+    model_version: str
+
+
+class LabelStudioClient:
+    """Label Studio by its address and a token, legacy (40 hex digits) or personal (exchanged as often as needed)."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url.rstrip("/") + "/"
+        self._token = token
+        self._client = LabelStudio(base_url=url.rstrip("/"), api_key=token)
+
+    def fetch(self, path: str, max_bytes: int) -> bytes:
+        """The bytes behind a path of Label Studio; raises FetchError where it refuses or is too large."""
+        response = self._get(path)
+        with response:
+            if response.status_code != 200:
+                raise FetchError(path, f"status {response.status_code}", "status 200", "Check the token's rights.")
+            content = response.raw.read(max_bytes + 1, decode_content=True)
+        if len(content) > max_bytes:
+            raise FetchError(path, "more bytes", f"at most {max_bytes}", "Scale the image down.")
+        return bytes(content)
+
+    def presigned(self, task_id: int, address: str) -> str:
+        """A public address for an object of a connected storage; raises FetchError where there is none."""
+        encoded = base64.urlsafe_b64encode(address.encode()).decode()
+        with self._get(f"/tasks/{task_id}/presign/?fileuri={encoded}") as response:
+            location = response.headers.get("Location")
+        if not location:
+            found = f"status {response.status_code}"
+            raise FetchError(address.split("?")[0], found, "a presigned address", "Connect the storage.")
+        return str(location)
+
+    def label_config(self, project_id: int) -> str:
+        """The labelling config of a project; raises LabelStudioError where it cannot be read."""
+        try:
+            return str(self._client.projects.get(id=project_id).label_config or "")
+        except (ApiError, OSError) as error:
+            raise _refused(f"project {project_id}", error) from error
+
+    def tasks(self, project_id: int) -> Iterator[StoredTask]:
+        """The tasks of a project by number, read page by page; raises LabelStudioError where that fails."""
+        try:
+            for task in self._client.tasks.list(project=project_id, fields="all", page_size=_PAGE):
+                yield _task(task.model_dump())
+        except (ApiError, OSError) as error:
+            raise _refused(f"tasks of project {project_id}", error) from error
+
+    def push(self, project_id: int, predictions: Sequence[NewPrediction]) -> int:
+        """The number of predictions stored, in one request; raises LabelStudioError where Label Studio refuses."""
+        rows = [
+            PredictionRequest(task=p.task_id, result=list(p.result), score=p.score, model_version=p.model_version)
+            for p in predictions
+        ]
+        try:
+            return int(self._client.projects.import_predictions(id=project_id, request=rows).created or 0)
+        except (ApiError, OSError) as error:
+            raise _refused(f"predictions of project {project_id}", error) from error
+
+    def show_version(self, project_id: int, version: str) -> None:
+        """Makes a project show the predictions of one version."""
+        try:
+            self._client.projects.update(id=project_id, model_version=version)
+        except (ApiError, OSError) as error:
+            raise _refused(f"project {project_id}", error) from error
+
+    def _get(self, path: str) -> requests.Response:
+        address = urljoin(self._url, path.lstrip("/"))
+        try:
+            headers = {"Authorization": self._authorization()}
+            return requests.get(address, headers=headers, timeout=_TIMEOUT, stream=True, allow_redirects=False)
+        except (requests.RequestException, ApiError, OSError) as error:
+            found = type(error).__name__
+            raise FetchError(path.split("?")[0], found, "an answer from Label Studio", "Start it.") from error
+
+    def _authorization(self) -> str:
+        if self._token.count(".") != _JWT_DOTS:
+            return f"Token {self._token}"
+        return f"Bearer {self._client.tokens.refresh(refresh=self._token).access}"
+
+
+def _task(row: dict[str, Any]) -> StoredTask:
+    data = tuple((str(k), v) for k, v in (row.get("data") or {}).items() if isinstance(v, str))
+    versions = {_version(prediction) for prediction in row.get("predictions") or []}
+    return StoredTask(int(row["id"]), data, frozenset(version for version in versions if version))
+
+
+def _version(prediction: Any) -> str | None:
+    found = prediction.get("model_version") if isinstance(prediction, dict) else None
+    return str(found) if found else None
+
+
+def _refused(item: str, error: Exception) -> LabelStudioError:
+    found = f"status {error.status_code}" if isinstance(error, ApiError) else type(error).__name__
+    return LabelStudioError(item, found, "Label Studio to accept it", "Check address, token and project.")

@@ -1,0 +1,132 @@
+"""The model class as Label Studio's ML SDK wants it, under its 1.x and its 2.x contract."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converters.errors import ConversionError
+from converters.geometry import ImageSize, PercentBox, PixelBox, percent_to_pixel
+from converters.label_studio import results
+from ml_backend import composition, jobs, protocol
+from ml_backend.composition import Parts
+from ml_backend.errors import FetchError, NoModelError, ProtocolError, ServingError, UnreadableImageError
+from ml_backend.ml_base import LabelStudioMLBase, accepted
+from ml_backend.predictions import entry
+from ml_backend.protocol import START_TRAINING, PredictRequest, TaskImage
+from ml_backend.service import Analysis, Picture
+from ml_backend.settings import read_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The entries for Label Studio's `results`, one for each task, their version, and what was left out and why."""
+
+    entries: list[Any]
+    version: str | None
+    left_out: list[dict[str, str]]
+
+
+@functools.cache
+def default_parts() -> Parts:
+    """The parts for the environment's settings, made once in a process."""
+    return composition.build(read_settings())
+
+
+class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
+    """Pre-annotates with the champion's pipeline; every prediction carries the bundle's version.
+
+    Created by our own app with `parts`, or by label-studio-ml's server, in which case the environment says where
+    models and images are.
+    """
+
+    TRAIN_EVENTS = (START_TRAINING,)
+
+    def __init__(
+        self,
+        project_id: str | None = None,
+        label_config: str | None = None,
+        parts: Parts | None = None,
+        **others: Any,
+    ) -> None:
+        given = {"project_id": project_id, "label_config": label_config, **others}
+        super().__init__(**accepted(LabelStudioMLBase, given))
+        self._config = label_config
+        self._parts = parts or default_parts()
+
+    def setup(self) -> None:
+        """Tells the 2.x contract's cache which version serves, so that its `/setup` reports it."""
+        keep = getattr(self, "set", None)
+        if keep is not None and (version := default_parts().host.state.version):
+            keep("model_version", version)
+
+    def predict(self, tasks: Sequence[Any], context: Any = None, **_others: Any) -> list[Any]:
+        """One entry for each task: a prediction, or an empty list where there can be none.
+
+        With an interactive context the drawn boxes are read again and come back labelled.
+        """
+        request = protocol.decode_tasks(tasks, self._config, context)
+        return self.answer(request).entries
+
+    def answer(self, request: PredictRequest) -> Answer:
+        """What Label Studio is told, with a reason for each task that has no prediction."""
+        try:
+            if request.drawn is not None:
+                return self._interactive(request, request.drawn)
+            return _entries(self._parts.service.analyse(self._pictures(request), self._parts.settings.predict_seconds))
+        except NoModelError as error:
+            empty: Any = [] if request.drawn is None else {"result": []}
+            return Answer([empty for _ in request.tasks], None, [_left_out(task.item, error) for task in request.tasks])
+
+    def fit(self, *args: Any, **kwargs: Any) -> dict[str, str]:
+        """The id of the retraining that the event asks for; other events change nothing."""
+        named = [arg for arg in args if isinstance(arg, str)]
+        if kwargs.get("event", named[0] if named else None) != START_TRAINING:
+            return {}
+        return {"job": jobs.request_retrain(self._parts.queue, "asked for in Label Studio", "label-studio")}
+
+    def _pictures(self, request: PredictRequest) -> list[Picture]:
+        return [Picture(task.item, functools.partial(self._load, task)) for task in request.tasks]
+
+    def _load(self, task: TaskImage) -> bytes:
+        if task.address is None:
+            cure = "Name the image in the labelling config's Image tag."
+            raise ProtocolError(task.item, None, "the address of a picture in the task's data", cure)
+        return self._parts.source.fetch(task.address, task.id)
+
+    def _interactive(self, request: PredictRequest, drawn: Sequence[Mapping[str, Any]]) -> Answer:
+        pictures = self._pictures(request)
+        if not pictures:
+            return Answer([], None, [])
+        boxes = [box for row in drawn if (box := _drawn_box(row)) is not None]
+        try:
+            bundle, image, lesions = self._parts.service.read(pictures[0], boxes)
+        except (FetchError, ProtocolError, UnreadableImageError) as error:
+            return Answer([{"result": []}], None, [_left_out(pictures[0].item, error)])
+        result = results.encode(lesions, image.size, bundle.taxonomy)
+        return Answer([{"result": result, "model_version": bundle.version}], bundle.version, [])
+
+
+def _entries(analysis: Analysis) -> Answer:
+    known, outcomes = analysis.bundle.taxonomy, analysis.outcomes
+    entries = [entry(one.prediction, known) if one.prediction is not None else [] for one in outcomes]
+    left_out = [_left_out(one.item, one.error) for one in outcomes if one.error is not None]
+    return Answer(entries, analysis.bundle.version, left_out)
+
+
+def _left_out(item: str, error: ServingError) -> dict[str, str]:
+    return {"item": item, "reason": str(error)}
+
+
+def _drawn_box(row: Mapping[str, Any]) -> PixelBox | None:
+    value = row.get("value")
+    if not isinstance(value, dict):
+        return None
+    try:
+        size = ImageSize(int(row["original_width"]), int(row["original_height"]))
+        x, y, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
+        return percent_to_pixel(PercentBox(x, y, width, height, float(value.get("rotation") or 0)), size)
+    except (KeyError, TypeError, ValueError, ConversionError):
+        return None

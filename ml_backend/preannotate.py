@@ -1,0 +1,101 @@
+"""Pushes the champion's predictions to a whole project: in chunks, with progress, skipping what is current."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from converters.taxonomy import Taxonomy
+from ml_backend import predictions, protocol
+from ml_backend.errors import ProtocolError
+from ml_backend.fetch import ImageSource
+from ml_backend.label_studio import NewPrediction, StoredTask
+from ml_backend.service import Analysis, Outcome, Picture, PredictionService
+
+DEFAULT_CHUNK = 50
+Progress = Callable[[int, int], None]
+
+
+class ProjectClient(Protocol):
+    """What pre-annotation needs of Label Studio."""
+
+    def label_config(self, project_id: int) -> str:
+        """The labelling config of a project."""
+        ...
+
+    def tasks(self, project_id: int) -> Iterator[StoredTask]:
+        """The tasks of a project."""
+        ...
+
+    def push(self, project_id: int, predictions: Sequence[NewPrediction]) -> int:
+        """Stores predictions and tells how many."""
+        ...
+
+    def show_version(self, project_id: int, version: str) -> None:
+        """Makes the project show the predictions of one version."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreannotationReport:
+    """What was done: tasks predicted, tasks that were current, and (task, reason) for each that failed."""
+
+    model_version: str
+    predicted: int = 0
+    current: int = 0
+    failed: tuple[tuple[int, str], ...] = field(default=())
+
+
+def preannotate(
+    client: ProjectClient,
+    project_id: int,
+    service: PredictionService,
+    source: ImageSource,
+    progress: Progress | None = None,
+    chunk_size: int = DEFAULT_CHUNK,
+) -> PreannotationReport:
+    """The report after every task of the project carries a prediction of the champion, or a reason why not.
+
+    Run again after an interruption it goes on where it stopped, since stored chunks are current. The whole run uses
+    the champion of its start. Raises LabelStudioError where Label Studio refuses, NoModelError before the first
+    promotion.
+    """
+    pipeline = service.host.current()
+    version = pipeline.bundle.version
+    image_field = protocol.image_field(client.label_config(project_id))
+    tasks = list(client.tasks(project_id))
+    due = [task for task in tasks if version not in task.model_versions]
+    report = PreannotationReport(version, current=len(tasks) - len(due))
+    for start in range(0, len(due), chunk_size):
+        chunk = due[start : start + chunk_size]
+        pictures = [Picture(f"task {task.id}", functools.partial(_load, source, task, image_field)) for task in chunk]
+        new, failed = _predicted(chunk, service.analyse(pictures, pipeline=pipeline))
+        if new:
+            client.push(project_id, new)
+        report = replace(report, predicted=report.predicted + len(new), failed=(*report.failed, *failed))
+        if progress is not None:
+            progress(min(start + chunk_size, len(due)), len(due))
+    client.show_version(project_id, version)
+    return report
+
+
+def _predicted(chunk: Sequence[StoredTask], analysis: Analysis) -> tuple[list[NewPrediction], list[tuple[int, str]]]:
+    known, pairs = analysis.bundle.taxonomy, list(zip(chunk, analysis.outcomes, strict=True))
+    new = [made for task, outcome in pairs if (made := _prediction(task, outcome, known)) is not None]
+    return new, [(task.id, str(outcome.error)) for task, outcome in pairs if outcome.error is not None]
+
+
+def _load(source: ImageSource, task: StoredTask, image_field: str) -> bytes:
+    address = task.get(image_field)
+    if address is None:
+        raise ProtocolError(f"task {task.id}", None, f"an address under {image_field!r}", "Import the task again.")
+    return source.fetch(address, task.id)
+
+
+def _prediction(task: StoredTask, outcome: Outcome, taxonomy: Taxonomy) -> NewPrediction | None:
+    if outcome.prediction is None:
+        return None
+    row = predictions.entry(outcome.prediction, taxonomy)
+    return NewPrediction(task.id, tuple(row["result"]), row["score"], row["model_version"])

@@ -1,0 +1,126 @@
+"""Answers for many pictures: fetched and decoded ahead, predicted in batches of one version, failures kept apart."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from converters.annotation import Lesion
+from converters.geometry import PixelBox
+from ml_backend import images
+from ml_backend.bundle import ModelBundle
+from ml_backend.errors import OutOfTimeError, ServingError
+from ml_backend.host import PipelineHost
+from ml_backend.images import DecodedImage, DecodeLimits
+from ml_backend.pipeline import DETECTOR_BATCH, ImagePrediction, Pipeline
+
+_READERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture to analyse: how it is called in messages, and how its bytes are had."""
+
+    item: str
+    load: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one picture: a prediction, or the reason why there is none."""
+
+    item: str
+    prediction: ImagePrediction | None = None
+    error: ServingError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Outcomes in the order of the pictures, all from one bundle."""
+
+    bundle: ModelBundle
+    outcomes: tuple[Outcome, ...]
+
+
+class PredictionService:
+    """Analyses pictures with the champion; safe to call from several threads, which take turns at the models."""
+
+    def __init__(self, host: PipelineHost, limits: DecodeLimits = images.DEFAULT_LIMITS) -> None:
+        self.host = host
+        self._limits = limits
+        self._turn = threading.Lock()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="decode")
+
+    def analyse(
+        self, pictures: Sequence[Picture], seconds: float | None = None, pipeline: Pipeline | None = None
+    ) -> Analysis:
+        """One outcome for each picture; those not reached within so many seconds carry an OutOfTimeError.
+
+        All come from the champion, or from the pipeline given. Raises NoModelError where nothing has been promoted.
+        """
+        pipeline = pipeline or self.host.current()
+        deadline = None if seconds is None else time.monotonic() + seconds
+        outcomes: list[Outcome] = []
+        for batch, decoded in self._ahead(pictures):
+            if deadline is not None and time.monotonic() > deadline:
+                outcomes += [_left(picture, seconds) for picture in pictures[len(outcomes) :]]
+                break
+            outcomes += self._batch(pipeline, batch, decoded)
+        return Analysis(pipeline.bundle, tuple(outcomes))
+
+    def read(self, picture: Picture, boxes: Sequence[PixelBox]) -> tuple[ModelBundle, DecodedImage, tuple[Lesion, ...]]:
+        """The champion, the decoded picture, and the classifier's reading of each box (original pixels).
+
+        Raises ServingError where the picture cannot be had or nothing has been promoted.
+        """
+        pipeline = self.host.current()
+        image = self._decoded(picture)
+        inside = [(image, box.clipped(image.size)) for box in boxes]
+        with self._turn:
+            readings = pipeline.read(inside)
+        lesions = [pipeline.lesion(box, None, its) for (_, box), its in zip(inside, readings, strict=True)]
+        return pipeline.bundle, image, tuple(lesions)
+
+    def _ahead(
+        self, pictures: Sequence[Picture]
+    ) -> Iterator[tuple[Sequence[Picture], list[DecodedImage | ServingError]]]:
+        """Batches of pictures, decoded; while one is predicted the next is on its way."""
+        batches = [pictures[start : start + DETECTOR_BATCH] for start in range(0, len(pictures), DETECTOR_BATCH)]
+        waiting: list[list[Future[DecodedImage | ServingError]]] = []
+        try:
+            for number, batch in enumerate(batches):
+                for upcoming in batches[number + len(waiting) : number + 2]:
+                    waiting.append([self._readers.submit(self._attempt, picture) for picture in upcoming])
+                yield batch, [future.result() for future in waiting.pop(0)]
+        finally:
+            for future in (future for batch in waiting for future in batch):
+                future.cancel()
+
+    def _attempt(self, picture: Picture) -> DecodedImage | ServingError:
+        try:
+            return self._decoded(picture)
+        except ServingError as error:
+            return error
+
+    def _decoded(self, picture: Picture) -> DecodedImage:
+        return images.decode(picture.load(), picture.item, self._limits)
+
+    def _batch(
+        self, pipeline: Pipeline, batch: Sequence[Picture], decoded: list[DecodedImage | ServingError]
+    ) -> list[Outcome]:
+        with self._turn:
+            found = iter(pipeline.predict([one for one in decoded if isinstance(one, DecodedImage)]))
+        return [
+            Outcome(picture.item, error=one)
+            if isinstance(one, ServingError)
+            else Outcome(picture.item, prediction=next(found))
+            for picture, one in zip(batch, decoded, strict=True)
+        ]
+
+
+def _left(picture: Picture, seconds: float | None) -> Outcome:
+    cure = "Send fewer at once, or run `dermloop preannotate`."
+    return Outcome(picture.item, error=OutOfTimeError(picture.item, "not reached", f"an answer in {seconds} s", cure))
