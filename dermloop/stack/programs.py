@@ -78,14 +78,33 @@ def _web(
 
 
 def _shared(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, str]:
-    """The settings of our own programs, each under its own prefix; see their settings.py for the names."""
-    label_studio = {"LABEL_STUDIO_URL": url(ports.label_studio), "LABEL_STUDIO_TOKEN": secrets.admin.token}
-    login = {"BASIC_AUTH_USER": secrets.backend_user, "BASIC_AUTH_PASSWORD": secrets.backend_password}
-    backend = {**label_studio, **login, "HOME": str(home.root), "PORT": str(ports.backend)}
+    """The settings of our own programs, each under its own prefix; their settings.py says what each name means."""
+    both = {
+        "HOME": str(home.root),
+        "LABEL_STUDIO_URL": url(ports.label_studio),
+        "LABEL_STUDIO_TOKEN": secrets.admin.token,
+    }
+    backend = {
+        **both,
+        "PORT": str(ports.backend),
+        "UPLOAD_ROOT": str(home.label_studio / "media"),
+        "BASIC_AUTH_USER": secrets.backend_user,
+        "BASIC_AUTH_PASSWORD": secrets.backend_password,
+    }
+    review = {
+        **both,
+        "WEBHOOK_SECRET": secrets.webhook,
+        "SESSION_SECRET": secrets.session_key,
+        "PUBLIC_URL": url(ports.review),
+        "ML_BACKEND_URL": url(ports.backend),
+        "ML_BACKEND_USER": secrets.backend_user,
+        "ML_BACKEND_PASSWORD": secrets.backend_password,
+    }
     return {
         "DERMLOOP_HOME": str(home.root),
         "PYTHONUNBUFFERED": "1",
         **{f"DERMLOOP_ML_{name}": value for name, value in backend.items()},
+        **{f"DERMLOOP_REVIEW_{name}": value for name, value in review.items()},
     }
 
 
