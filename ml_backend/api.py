@@ -6,19 +6,18 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from ml_backend import jobs, protocol
+from ml_backend import protocol
 from ml_backend.bundle import list_bundles
 from ml_backend.composition import Parts
 from ml_backend.errors import JobError
-from ml_backend.jobs import JobState
 from ml_backend.protocol import START_TRAINING
 
 _JOB_STATUS = {
-    JobState.PENDING: "queued",
-    JobState.RUNNING: "started",
-    JobState.SUCCEEDED: "finished",
-    JobState.FAILED: "failed",
-    JobState.CANCELLED: "canceled",
+    "pending": "queued",
+    "running": "started",
+    "succeeded": "finished",
+    "failed": "failed",
+    "cancelled": "canceled",
 }
 
 
@@ -55,6 +54,8 @@ def blueprint(parts: Parts) -> Blueprint:
         event = protocol.decode_webhook(request.get_json(silent=True))
         if event.action != START_TRAINING:
             return jsonify({"status": "nothing to do", "action": event.action}), 200
+        from ml_backend import jobs
+
         job_id = jobs.request_retrain(parts.queue, f"asked for in project {event.project}", "label-studio")
         return jsonify({"status": "queued", "job": job_id}), 201
 
@@ -66,6 +67,6 @@ def blueprint(parts: Parts) -> Blueprint:
         except JobError as error:
             return jsonify({"error": str(error)}), 410
         moments = {"created_at": job.created_at, "started_at": job.started_at, "ended_at": job.finished_at}
-        return jsonify({"job_status": _JOB_STATUS[job.state], "detail": job.detail, **moments}), 200
+        return jsonify({"job_status": _JOB_STATUS[job.state.value], "detail": job.detail, **moments}), 200
 
     return routes

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from converters import taxonomy
 from ml_backend.fetch import ImageSource, Reach
 from ml_backend.host import PipelineHost
 from ml_backend.images import DecodeLimits
-from ml_backend.jobs import JobQueue
 from ml_backend.label_studio import LabelStudioClient
 from ml_backend.s3 import ObjectStore
 from ml_backend.service import PredictionService
 from ml_backend.settings import Settings
 
+if TYPE_CHECKING:
+    from ml_backend.jobs import JobQueue
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Parts:
-    """What a serving program works with."""
+    """What a serving program works with; the queue is opened when it is first asked for."""
 
     settings: Settings
     host: PipelineHost
     service: PredictionService
     source: ImageSource
-    queue: JobQueue
+
+    @cached_property
+    def queue(self) -> JobQueue:
+        """The durable queue; huey and what it brings are imported here, not at the start."""
+        from ml_backend.jobs import JobQueue
+
+        return JobQueue.open(self.settings.jobs_address)
+
+    def close(self) -> None:
+        """Stops the background threads and lets go of the queue's store."""
+        self.host.stop()
+        self.service.close()
+        if "queue" in self.__dict__:
+            self.queue.close()
 
 
 def build(settings: Settings) -> Parts:
@@ -36,7 +53,6 @@ def build(settings: Settings) -> Parts:
         host=host,
         service=PredictionService(host, limits),
         source=ImageSource(_reach(settings), _uploads(settings), _objects(settings)),
-        queue=JobQueue.open(settings.jobs_address),
     )
 
 

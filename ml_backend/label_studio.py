@@ -1,18 +1,24 @@
-"""The one door to Label Studio's API: files it keeps, tasks of a project, predictions pushed to it."""
+"""The one door to Label Studio's API: files it keeps, tasks of a project, predictions pushed to it.
+
+The SDK is imported on first use: it brings pandas, and a backend that reads local files never needs it.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 import requests
-from label_studio_sdk import LabelStudio, PredictionRequest
-from label_studio_sdk.core.api_error import ApiError
 
 from ml_backend.errors import FetchError, LabelStudioError
+
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
 
 _PAGE = 100
 _TIMEOUT = (3.0, 30.0)
@@ -48,7 +54,12 @@ class LabelStudioClient:
     def __init__(self, url: str, token: str) -> None:
         self._url = url.rstrip("/") + "/"
         self._token = token
-        self._client = LabelStudio(base_url=url.rstrip("/"), api_key=token)
+
+    @cached_property
+    def _client(self) -> LabelStudio:
+        from label_studio_sdk import LabelStudio
+
+        return LabelStudio(base_url=self._url.rstrip("/"), api_key=self._token)
 
     def fetch(self, path: str, max_bytes: int) -> bytes:
         """The bytes behind a path of Label Studio; raises FetchError where it refuses or is too large."""
@@ -73,50 +84,45 @@ class LabelStudioClient:
 
     def label_config(self, project_id: int) -> str:
         """The labelling config of a project; raises LabelStudioError where it cannot be read."""
-        try:
+        with _told(f"project {project_id}"):
             return str(self._client.projects.get(id=project_id).label_config or "")
-        except (ApiError, OSError) as error:
-            raise _refused(f"project {project_id}", error) from error
 
     def tasks(self, project_id: int) -> Iterator[StoredTask]:
         """The tasks of a project by number, read page by page; raises LabelStudioError where that fails."""
-        try:
+        with _told(f"tasks of project {project_id}"):
             for task in self._client.tasks.list(project=project_id, fields="all", page_size=_PAGE):
                 yield _task(task.model_dump())
-        except (ApiError, OSError) as error:
-            raise _refused(f"tasks of project {project_id}", error) from error
 
     def push(self, project_id: int, predictions: Sequence[NewPrediction]) -> int:
         """The number of predictions stored, in one request; raises LabelStudioError where Label Studio refuses."""
+        from label_studio_sdk import PredictionRequest
+
         rows = [
             PredictionRequest(task=p.task_id, result=list(p.result), score=p.score, model_version=p.model_version)
             for p in predictions
         ]
-        try:
+        with _told(f"predictions of project {project_id}"):
             return int(self._client.projects.import_predictions(id=project_id, request=rows).created or 0)
-        except (ApiError, OSError) as error:
-            raise _refused(f"predictions of project {project_id}", error) from error
 
     def show_version(self, project_id: int, version: str) -> None:
         """Makes a project show the predictions of one version."""
-        try:
+        with _told(f"project {project_id}"):
             self._client.projects.update(id=project_id, model_version=version)
-        except (ApiError, OSError) as error:
-            raise _refused(f"project {project_id}", error) from error
 
     def _get(self, path: str) -> requests.Response:
         address = urljoin(self._url, path.lstrip("/"))
         try:
             headers = {"Authorization": self._authorization()}
             return requests.get(address, headers=headers, timeout=_TIMEOUT, stream=True, allow_redirects=False)
-        except (requests.RequestException, ApiError, OSError) as error:
+        except (requests.RequestException, LabelStudioError) as error:
             found = type(error).__name__
             raise FetchError(path.split("?")[0], found, "an answer from Label Studio", "Start it.") from error
 
     def _authorization(self) -> str:
         if self._token.count(".") != _JWT_DOTS:
             return f"Token {self._token}"
-        return f"Bearer {self._client.tokens.refresh(refresh=self._token).access}"
+        with _told("personal access token"):
+            return f"Bearer {self._client.tokens.refresh(refresh=self._token).access}"
 
 
 def _task(row: dict[str, Any]) -> StoredTask:
@@ -130,6 +136,14 @@ def _version(prediction: Any) -> str | None:
     return str(found) if found else None
 
 
-def _refused(item: str, error: Exception) -> LabelStudioError:
-    found = f"status {error.status_code}" if isinstance(error, ApiError) else type(error).__name__
-    return LabelStudioError(item, found, "Label Studio to accept it", "Check address, token and project.")
+@contextmanager
+def _told(item: str) -> Iterator[None]:
+    """Turns what the SDK raises into one LabelStudioError that names the item."""
+    import httpx
+    from label_studio_sdk.core.api_error import ApiError
+
+    try:
+        yield
+    except (ApiError, httpx.HTTPError, OSError) as error:
+        found = f"status {error.status_code}" if isinstance(error, ApiError) else type(error).__name__
+        raise LabelStudioError(item, found, "Label Studio to accept it", "Check address, token, project.") from error

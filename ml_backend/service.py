@@ -84,6 +84,10 @@ class PredictionService:
         lesions = [pipeline.lesion(box, None, its) for (_, box), its in zip(inside, readings, strict=True)]
         return pipeline.bundle, image, tuple(lesions)
 
+    def close(self) -> None:
+        """Ends the reading threads."""
+        self._readers.shutdown(cancel_futures=True)
+
     def _ahead(
         self, pictures: Sequence[Picture]
     ) -> Iterator[tuple[Sequence[Picture], list[DecodedImage | ServingError]]]:

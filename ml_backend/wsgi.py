@@ -1,14 +1,18 @@
-"""The program behind gunicorn: `gunicorn 'ml_backend.wsgi:create()'`, or `dermloop serve`."""
+"""The program behind gunicorn: `gunicorn 'ml_backend.wsgi:create()'`, or `dermloop serve`.
+
+The application is imported in the worker, after the fork: onnxruntime's threads do not survive one.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask
 from gunicorn.app.base import BaseApplication
 
-from ml_backend.app import create_app
 from ml_backend.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 _REQUEST_THREADS = 8
 _TIMEOUT = 120
@@ -16,12 +20,21 @@ _TIMEOUT = 120
 
 def create() -> Flask:
     """The application for the environment's settings; raises SettingsError where they contradict each other."""
+    from ml_backend.app import create_app
+
     return create_app(read_settings())
 
 
 def serve(settings: Settings) -> None:
     """Serves until the process is told to stop: one worker that holds the models, restarted by gunicorn if it dies."""
     _Server(settings).run()
+
+
+def _release(_server: Any, worker: Any) -> None:
+    """Stops the threads of a worker before its interpreter ends, so that it ends without an abort."""
+    application = getattr(worker, "wsgi", None)
+    if application is not None:
+        application.extensions["dermloop"].close()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -38,9 +51,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "timeout": _TIMEOUT,
             "graceful_timeout": 20,
             "proc_name": "dermloop-ml",
+            "control_socket_disable": True,
+            "worker_exit": _release,
         }
         for name, value in given.items():
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
+        from ml_backend.app import create_app
+
         return create_app(self._settings)

@@ -31,8 +31,7 @@ def application(home: Path, **settings: Any) -> Iterator[Flask]:
     app = create_app(read_settings(home=home, **settings))
     parts: Parts = app.extensions["dermloop"]
     yield app
-    parts.host.stop()
-    parts.queue.close()
+    parts.close()
 
 
 @pytest.fixture

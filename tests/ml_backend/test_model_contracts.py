@@ -83,8 +83,7 @@ def _loaded() -> Iterator[ModuleType]:
     yield module
     if module.default_parts.cache_info().currsize:
         parts = module.default_parts()
-        parts.host.stop()
-        parts.queue.close()
+        parts.close()
     for name in ("ml_backend.ml_base", "ml_backend.model"):
         sys.modules.pop(name, None)
 
