@@ -27,11 +27,15 @@ _JWT_DOTS = 2
 
 @dataclass(frozen=True, slots=True)
 class StoredTask:
-    """A task as Label Studio keeps it: its number, its data as text, and the versions that have predicted it."""
+    """A task as Label Studio keeps it: its number, its data as text, and the versions that have predicted it.
+
+    `answered` is true once somebody has submitted an annotation.
+    """
 
     id: int
     data: tuple[tuple[str, str], ...]
     model_versions: frozenset[str]
+    answered: bool = False
 
     def get(self, field: str) -> str | None:
         """The value of a data field."""
@@ -128,7 +132,8 @@ class LabelStudioClient:
 def _task(row: dict[str, Any]) -> StoredTask:
     data = tuple((str(k), v) for k, v in (row.get("data") or {}).items() if isinstance(v, str))
     versions = {_version(prediction) for prediction in row.get("predictions") or []}
-    return StoredTask(int(row["id"]), data, frozenset(version for version in versions if version))
+    answered = bool(row.get("annotations") or row.get("total_annotations"))
+    return StoredTask(int(row["id"]), data, frozenset(version for version in versions if version), answered)
 
 
 def _version(prediction: Any) -> str | None:

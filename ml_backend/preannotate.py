@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from converters.label_studio.controls import TaskField
 from converters.taxonomy import Taxonomy
 from ml_backend import predictions, protocol
 from ml_backend.errors import ProtocolError
@@ -40,11 +41,15 @@ class ProjectClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PreannotationReport:
-    """What was done: tasks predicted, tasks that were current, and (task, reason) for each that failed."""
+    """What was done: tasks predicted, tasks that were current, and (task, reason) for each that failed.
+
+    `left_alone` counts tasks that a person has answered already, or that came back with their reader's own boxes.
+    """
 
     model_version: str
     predicted: int = 0
     current: int = 0
+    left_alone: int = 0
     failed: tuple[tuple[int, str], ...] = field(default=())
 
 
@@ -56,7 +61,7 @@ def preannotate(
     progress: Progress | None = None,
     chunk_size: int = DEFAULT_CHUNK,
 ) -> PreannotationReport:
-    """The report after every task of the project carries a prediction of the champion, or a reason why not.
+    """The report after every waiting task of the project carries a prediction of the champion, or a reason why not.
 
     Run again after an interruption it goes on where it stopped, since stored chunks are current. The whole run uses
     the champion of its start. Raises LabelStudioError where Label Studio refuses, NoModelError before the first
@@ -66,8 +71,9 @@ def preannotate(
     version = pipeline.bundle.version
     image_field = protocol.image_field(client.label_config(project_id))
     tasks = list(client.tasks(project_id))
-    due = [task for task in tasks if version not in task.model_versions]
-    report = PreannotationReport(version, current=len(tasks) - len(due))
+    waiting = [task for task in tasks if not _in_hand(task)]
+    due = [task for task in waiting if version not in task.model_versions]
+    report = PreannotationReport(version, current=len(waiting) - len(due), left_alone=len(tasks) - len(waiting))
     for start in range(0, len(due), chunk_size):
         chunk = due[start : start + chunk_size]
         pictures = [Picture(f"task {task.id}", functools.partial(_load, source, task, image_field)) for task in chunk]
@@ -79,6 +85,10 @@ def preannotate(
             progress(min(start + chunk_size, len(due)), len(due))
     client.show_version(project_id, version)
     return report
+
+
+def _in_hand(task: StoredTask) -> bool:
+    return task.answered or bool(task.get(TaskField.REASON))
 
 
 def _predicted(chunk: Sequence[StoredTask], analysis: Analysis) -> tuple[list[NewPrediction], list[tuple[int, str]]]:

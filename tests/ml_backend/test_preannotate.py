@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,17 @@ def test_a_new_champion_makes_every_task_due_again(run: tuple[Path, PredictionSe
     version = bundle(home, name="next").version
     service.host.refresh()
     assert preannotate(project, 1, service, source) == PreannotationReport(version, predicted=2)
+
+
+def test_what_a_person_has_in_hand_is_left_alone(run: tuple[Path, PredictionService, ImageSource]) -> None:
+    class InHand(Project):
+        def tasks(self, project_id: int) -> Iterator[StoredTask]:
+            waiting, answered, returned = super().tasks(project_id)
+            yield waiting
+            yield replace(answered, answered=True)
+            yield replace(returned, data=(*returned.data, ("reason", "Dr A: border")))
+
+    home, service, source = run
+    version, project = bundle(home).version, InHand(["a.png"] * 3)
+    assert preannotate(project, 1, service, source) == PreannotationReport(version, predicted=1, left_alone=2)
+    assert list(project.stored) == [1]
