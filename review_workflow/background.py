@@ -1,0 +1,65 @@
+"""The thread that keeps the review in step with Label Studio: hints at once, the full pass on a timer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from review_workflow.errors import BusyError, ReviewError
+from review_workflow.service import ReviewService
+
+log = logging.getLogger(__name__)
+_LOOK_SECONDS = 0.5
+
+
+class Background:
+    """Follows hints as they come and reconciles every `seconds`; several processes may run one each (by lease)."""
+
+    def __init__(self, service: ReviewService, seconds: float) -> None:
+        self._service = service
+        self._seconds = seconds
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="review-sync", daemon=True)
+        self.last_error = ""
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Ends the thread after what it is doing."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout)
+
+    def nudge(self) -> None:
+        """Says that there is something to do now."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            try:
+                if time.monotonic() >= due:
+                    self._service.sync()
+                    due = time.monotonic() + self._seconds
+                else:
+                    self._service.follow_hints()
+                self.last_error = ""
+            except BusyError:
+                log.debug("another process is in charge")
+            except ReviewError as error:
+                self._complain(str(error))
+                due = time.monotonic() + self._seconds
+            except Exception as error:  # noqa: BLE001 - the thread must outlive anything; the error is logged and shown
+                self._complain(f"{type(error).__name__}: {error}")
+                due = time.monotonic() + self._seconds
+            self._wake.wait(min(_LOOK_SECONDS, self._seconds))
+            self._wake.clear()
+
+    def _complain(self, error: str) -> None:
+        if error != self.last_error:
+            log.warning("%s", error)
+        self.last_error = error

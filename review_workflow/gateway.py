@@ -1,0 +1,225 @@
+"""Label Studio as the review needs it: the only door to its SDK, with wire dicts on the far side only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import httpx
+import orjson
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+
+from converters.annotation import Annotation, Finding
+from converters.geometry import ImageSize
+from converters.label_studio import controls, results
+from converters.label_studio.controls import TaskField
+from converters.taxonomy import Taxonomy
+from review_workflow.errors import LabelStudioError
+from review_workflow.label_studio import SubmittedAnnotation, TaskSnapshot
+from review_workflow.presentation import Suggestion, TaskDraft
+
+_PAGE = 200
+_LS_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+_T = TypeVar("_T")
+
+
+class Gateway:
+    """One Label Studio; every call raises LabelStudioError where it is away or refuses."""
+
+    def __init__(self, url: str, token: str, taxonomy: Taxonomy, timeout: float = 30.0) -> None:
+        self._url = url.rstrip("/")
+        self._taxonomy = taxonomy
+        self.sdk = LabelStudio(base_url=self._url, api_key=token, timeout=timeout)
+
+    def create_tasks(self, project_id: int, drafts: Sequence[tuple[TaskDraft, ImageSize]]) -> tuple[int, ...]:
+        """The ids of new tasks, in the order of the drafts."""
+        rows = [self._task_row(draft, size) for draft, size in drafts]
+        reply = self.call(
+            "create tasks",
+            lambda: self.sdk.projects.import_tasks(project_id, request=rows, return_task_ids=True),
+        )
+        made = tuple(int(task_id) for task_id in reply.task_ids or ())
+        if len(made) != len(rows):
+            raise LabelStudioError("create tasks", len(made), f"{len(rows)} task ids", "Try again.")
+        return made
+
+    def preload(self, project_id: int, version: str) -> None:
+        """Makes the label stream start from predictions of this version; Label Studio wants one of them to exist."""
+        project = self.call("read project", lambda: self.sdk.projects.get(project_id))
+        if project.model_version != version:
+            self.call("select predictions", lambda: self.sdk.projects.update(project_id, model_version=version))
+
+    def find_task(self, project_id: int, key: str) -> int | None:
+        """The id of the task with a key, the oldest where there are several, or None."""
+        query = _query(("data.key", "equal", "String", key))
+        page = self.call(
+            "find task",
+            lambda: (
+                self.sdk.tasks.list(
+                    project=project_id, query=query, fields="task_only", include="id,data", page_size=10
+                ).items
+            ),
+        )
+        found = [t.id for t in page or () if t.id is not None and (t.data or {}).get(TaskField.KEY) == key]
+        return min(found, default=None)
+
+    def update_task(self, task_id: int, draft: TaskDraft) -> bool:
+        """Whether the task was there to be rewritten."""
+        return self._unless_missing(
+            "update task", lambda: self.sdk.tasks.update(str(task_id), data=dict(draft.columns))
+        )
+
+    def delete_task(self, task_id: int) -> bool:
+        """Whether the task was there to be deleted."""
+        return self._unless_missing("delete task", lambda: self.sdk.tasks.delete(str(task_id)))
+
+    def task(self, task_id: int) -> TaskSnapshot | None:
+        """The task with its annotations, or None where it is gone."""
+        try:
+            return _snapshot(self.sdk.tasks.get(str(task_id)))
+        except ApiError as error:
+            if error.status_code == 404:
+                return None
+            raise _refused("read task", error) from error
+        except httpx.HTTPError as error:
+            raise _away("read task", error) from error
+
+    def tasks(self, project_id: int, task_ids: Sequence[int]) -> Iterator[TaskSnapshot]:
+        """The tasks with these ids that still exist, with their annotations."""
+        for start in range(0, len(task_ids), _PAGE):
+            wanted = sorted(task_ids)[start : start + _PAGE]
+            yield from self._pages(project_id, [("id", "in_list", "List", wanted)])
+
+    def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
+        """Every task that changed at or after a moment, by id; all of them where the moment is None."""
+        filters: list[tuple[str, str, str, Any]] = []
+        if since is not None:
+            filters.append(("updated_at", "greater_or_equal", "Datetime", since.astimezone(UTC).strftime(_LS_TIME)))
+        yield from self._pages(project_id, filters)
+
+    def users(self) -> dict[int, str]:
+        """E-mail addresses by user id."""
+        found = self.call("list users", lambda: list(self.sdk.users.list()))
+        return {int(user.id): str(user.email) for user in found if user.id is not None}
+
+    def call(self, what: str, request: Callable[[], _T]) -> _T:
+        """The reply of an SDK call, its failures turned into LabelStudioError."""
+        try:
+            return request()
+        except ApiError as error:
+            raise _refused(what, error) from error
+        except httpx.HTTPError as error:
+            raise _away(what, error) from error
+
+    def _unless_missing(self, what: str, request: Callable[[], object]) -> bool:
+        try:
+            request()
+        except ApiError as error:
+            if error.status_code == 404:
+                return False
+            raise _refused(what, error) from error
+        except httpx.HTTPError as error:
+            raise _away(what, error) from error
+        return True
+
+    def _pages(self, project_id: int, filters: list[tuple[str, str, str, Any]]) -> Iterator[TaskSnapshot]:
+        last = 0
+        while True:
+            query = _query(*filters, ("id", "greater", "Number", last))
+            page = self.call(
+                "list tasks",
+                lambda query=query: list(  # type: ignore[misc]
+                    self.sdk.tasks.list(
+                        project=project_id, query=query, fields="all", page=1, page_size=_PAGE, resolve_uri=False
+                    ).items
+                    or ()
+                ),
+            )
+            yield from (_snapshot(task) for task in page)
+            if len(page) < _PAGE:
+                return
+            last = max(int(task.id) for task in page)
+
+    def _task_row(self, draft: TaskDraft, size: ImageSize) -> dict[str, Any]:
+        return {
+            "data": dict(draft.columns),
+            "predictions": [self._prediction(suggestion, size) for suggestion in draft.suggestions],
+        }
+
+    def _prediction(self, suggestion: Suggestion, size: ImageSize) -> dict[str, Any]:
+        annotation = suggestion.annotation
+        rows = results.encode(annotation.lesions, size, self._taxonomy)
+        if annotation.finding is not Finding.NOT_LOOKED_AT:
+            rows.append(results.encode_choice(controls.FINDING, controls.FINDING_LABELS[annotation.finding.value]))
+        quality = dict(annotation.answers).get(controls.QUALITY)
+        if quality:
+            rows.append(results.encode_choice(controls.QUALITY, quality))
+        return {"model_version": suggestion.model_version, "result": rows}
+
+
+def encode_result(annotation: Annotation, size: ImageSize, taxonomy: Taxonomy) -> bytes:
+    """Canonical JSON of the regions of an annotation, as Label Studio would hold them."""
+    return _canonical(results.encode(annotation.lesions, size, taxonomy))
+
+
+def _snapshot(task: Any) -> TaskSnapshot:
+    annotations = tuple(_annotation(row) for row in task.annotations or ())
+    data = task.data or {}
+    key = data.get(TaskField.KEY)
+    return TaskSnapshot(
+        task_id=int(task.id),
+        project_id=int(_identifier(task.project) or 0),
+        key=key if isinstance(key, str) else "",
+        updated_at=_moment(task.updated_at),
+        annotations=tuple(sorted(annotations, key=lambda a: a.annotation_id)),
+    )
+
+
+def _annotation(row: Any) -> SubmittedAnnotation:
+    raw: dict[str, Any] = row if isinstance(row, dict) else row.model_dump()
+    return SubmittedAnnotation(
+        annotation_id=int(raw["id"]),
+        completed_by=_identifier(raw.get("completed_by")),
+        updated_by=_identifier(raw.get("updated_by")),
+        created_at=_moment(raw.get("created_at")),
+        updated_at=_moment(raw.get("updated_at")),
+        lead_time=raw.get("lead_time"),
+        cancelled=bool(raw.get("was_cancelled")),
+        result=_canonical(raw.get("result") or []),
+    )
+
+
+def _identifier(value: Any) -> int | None:
+    if isinstance(value, dict):
+        value = value.get("id")
+    return int(value) if value is not None else None
+
+
+def _moment(value: Any) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _canonical(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _query(*filters: tuple[str, str, str, Any]) -> str:
+    items = [
+        {"filter": f"filter:tasks:{name}", "operator": operator, "type": kind, "value": value}
+        for name, operator, kind, value in filters
+    ]
+    return json.dumps({"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]})
+
+
+def _refused(what: str, error: ApiError) -> LabelStudioError:
+    detail = f"status {error.status_code}: {str(error.body)[:300]}"
+    return LabelStudioError(what, detail, "Label Studio's consent", "Look at its log; `review setup` repairs projects.")
+
+
+def _away(what: str, error: Exception) -> LabelStudioError:
+    return LabelStudioError(
+        what, str(error) or type(error).__name__, "Label Studio to answer", "Start it; we try again."
+    )

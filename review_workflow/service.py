@@ -1,0 +1,299 @@
+"""The review as its users call it: register images, bring Label Studio into step, decide, look things up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from converters import taxonomy as taxonomies
+from converters.annotation import Annotation, ImageRecord
+from converters.label_studio.controls import Tier
+from converters.taxonomy import Taxonomy
+from review_workflow import policy as policies
+from review_workflow.decisions import Setting, apply, register
+from review_workflow.errors import BusyError, LabelStudioError, ReviewError, UnknownPersonError
+from review_workflow.gateway import Gateway
+from review_workflow.people import Person, Role
+from review_workflow.policy import Policy
+from review_workflow.project_setup import SetupOptions, SetupReport, set_up
+from review_workflow.review import Command, Event, Reassign, Review, SendBack, Withdraw, WorkKey
+from review_workflow.settings import ReviewSettings
+from review_workflow.states import ReviewState
+from review_workflow.store import AuditEntry, AuditProblem, Session, Store, open_store
+from review_workflow.sync import Sync, SyncReport, project_fact
+from review_workflow.webhooks import Hint
+
+SYSTEM = Person("system", Role.ADMIN)
+_SETTLE_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where the whole review stands."""
+
+    states: tuple[tuple[str, int], ...]
+    waiting: tuple[tuple[int, str, int], ...]
+    people: tuple[Person, ...]
+    outbox: int
+    inbox: int
+    policy: str
+
+
+class ReviewService:
+    """All use cases over one database; `gateway` is None where no Label Studio is configured."""
+
+    def __init__(
+        self,
+        store: Store,
+        gateway: Gateway | None,
+        policy: Policy,
+        taxonomy: Taxonomy,
+        options: SetupOptions,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._gateway = gateway
+        self._policy = policy
+        self._taxonomy = taxonomy
+        self._options = options
+        self._clock = clock
+        self._sync = Sync(store, gateway, self._setting, clock) if gateway else None
+
+    # images in, labels out
+
+    def register(self, records: Iterable[ImageRecord]) -> int:
+        """Number of images that were new; each gets a first piece of work for the technicians."""
+        added = 0
+        for record in records:
+            with self._store.writing() as session:
+                if session.add_image(record, self._clock()):
+                    decision = register(record.image_id)
+                    session.create(decision.review, decision.events, self._policy.digest, self._clock())
+                    added += 1
+        return added
+
+    def approved(self) -> list[tuple[ImageRecord, list[Annotation]]]:
+        """Every approved image with its truth first and then the readings that led to it, by image id.
+
+        The truth has the highest level, so the truth resolver picks it: CONSENSUS where several readers agreed, QA
+        where QA decided, DERMATOLOGIST where one reader's answer was approved by policy.
+        """
+        with self._store.reading() as session:
+            reviews = session.reviews(ReviewState.APPROVED)
+            return [(session.record(review.image_id), _evidence(review)) for review in reviews]
+
+    def annotations(self, image_id: str) -> list[Annotation]:
+        """Every answer that stands for an image, by tier, round and slot; raises UnknownImageError."""
+        answers = sorted(self.review(image_id).answers, key=lambda answer: answer.key)
+        return [answer.annotation for answer in answers]
+
+    def review(self, image_id: str) -> Review:
+        """The review of an image; raises UnknownImageError."""
+        with self._store.reading() as session:
+            return session.review(image_id)
+
+    def record(self, image_id: str) -> ImageRecord:
+        """What is known of an image; raises UnknownImageError."""
+        with self._store.reading() as session:
+            return session.record(image_id)
+
+    # people
+
+    def put_person(self, person: Person) -> None:
+        """Stores a person or replaces what was known of them; on record when something changed."""
+        with self._store.writing() as session:
+            known = {p.email: p for p in session.people()}.get(person.email)
+            stored = replace(person, user_id=person.user_id or (known.user_id if known else None))
+            if stored != known:
+                session.put_person(stored)
+                reason = f"{stored.email} is {stored.role}{'' if stored.active else ', on leave'}"
+                event = Event("person changed", SYSTEM.email, SYSTEM.role, reason=reason)
+                session.record_events("", [event], self._policy.digest, self._clock())
+
+    def people(self) -> tuple[Person, ...]:
+        """Everybody, by e-mail address."""
+        with self._store.reading() as session:
+            return session.people()
+
+    def person(self, email: str) -> Person:
+        """The person with an address; raises UnknownPersonError."""
+        found = next((person for person in self.people() if person.email == email), None)
+        if found is None:
+            raise UnknownPersonError("person", email, "somebody known", "Add them with `dermloop review people add`.")
+        return found
+
+    # Label Studio
+
+    def set_up(self) -> SetupReport:
+        """Makes or repairs the three projects and remembers them; tasks of a lost project are made again."""
+        with self._store.reading() as session:
+            known = {tier: int(found) for tier in Tier if (found := session.fact(project_fact(tier)))}
+        report = set_up(self._required(), self._taxonomy, known, self._options)
+        with self._store.writing() as session:
+            for tier, project_id in report.projects:
+                session.put_fact(project_fact(tier), str(project_id))
+                if known.get(tier, project_id) != project_id:
+                    session.remake_tasks(tier, self._clock())
+        return report
+
+    def project(self, tier: Tier) -> int:
+        """Label Studio's id of a tier's project; raises LabelStudioError before the first set-up."""
+        return self._synced().project(tier)
+
+    def receive(self, hint: Hint) -> None:
+        """Stores what a webhook hinted at, to be followed soon."""
+        with self._store.writing() as session:
+            session.hint(hint.project_id, hint.task_ids, hint.action, self._clock())
+
+    def sync(self, full: bool = False) -> SyncReport:
+        """Takes in everything changed in Label Studio and delivers what follows; `full` looks at every task again.
+
+        Raises LabelStudioError where Label Studio is away, BusyError where another process is at it for a minute.
+        """
+        return self._synced().run(full)
+
+    def follow_hints(self) -> SyncReport:
+        """Takes in what webhooks hinted at and delivers what is due; nothing while another process is at it."""
+        with suppress(BusyError):
+            return self._synced().follow_hints()
+        return SyncReport()
+
+    def settle(self, seconds: float = _SETTLE_SECONDS) -> SyncReport:
+        """Returns once every submitted answer was taken in and all work that follows lies in Label Studio.
+
+        Raises LabelStudioError where deliveries still wait after so many seconds.
+        """
+        deadline = time.monotonic() + seconds
+        total = report = self.sync()
+        while report.waiting and time.monotonic() < deadline:
+            time.sleep(0.2)
+            report = self.sync()
+            total = total.plus(report)
+        if report.waiting:
+            raise LabelStudioError("deliveries", report.waiting, "an empty outbox", "Look at Label Studio's log.")
+        return total
+
+    # decisions outside Label Studio
+
+    def send_back(self, image_id: str, by: Person, tier: Tier, reason: str) -> Review:
+        """The review after sending an image back to an earlier tier; raises ReviewError where that is refused."""
+        return self._order(image_id, SendBack(by, tier, reason))
+
+    def reassign(self, key: WorkKey, by: Person, assignee: str | None) -> Review:
+        """The review after giving waiting work to somebody else; raises ReviewError where that is refused."""
+        return self._order(key.image_id, Reassign(by, key, assignee))
+
+    def withdraw(self, patient_id: str, by: Person = SYSTEM, reason: str = "consent withdrawn") -> tuple[str, ...]:
+        """Ids of the patient's images, none of which is used from now on; raises ReviewError for an unknown patient."""
+        with self._store.reading() as session:
+            images = session.images_of(patient_id)
+        if not images:
+            raise ReviewError("patient", patient_id, "a patient with images", "Check the id.")
+        for image_id in images:
+            self._order(image_id, Withdraw(by, reason))
+        return images
+
+    def _order(self, image_id: str, command: Command) -> Review:
+        with self._store.writing() as session:
+            review = session.review(image_id)
+            decision = apply(review, command, self._setting(session))
+            if decision.events and not decision.refusal:
+                return session.save(review, decision.review, decision.events, self._policy.digest, self._clock())
+            session.record_events(image_id, decision.events, self._policy.digest, self._clock())
+        if decision.refusal:
+            raise ReviewError(f"image {image_id}", review.state.value, "an allowed step", decision.refusal)
+        return review
+
+    # looking
+
+    def states(self) -> Mapping[str, int]:
+        """How many images stand in each review state."""
+        with self._store.reading() as session:
+            return {state.value: count for state, count in session.states().items()}
+
+    def status(self) -> Status:
+        """Where the whole review stands."""
+        with self._store.reading() as session:
+            waiting = sorted((int(t), email or "", n) for (t, email), n in session.waiting().items())
+            states = tuple((state.value, count) for state, count in sorted(session.states().items()))
+            return Status(
+                states,
+                tuple(waiting),
+                session.people(),
+                session.outbox_size(),
+                session.inbox_size(),
+                self._policy.digest,
+            )
+
+    def history(self, image_id: str | None = None, actor: str | None = None) -> list[AuditEntry]:
+        """Audit entries in order, of one image or one person where asked."""
+        with self._store.reading() as session:
+            return list(session.history(image_id, actor))
+
+    def verify_audit(self) -> Sequence[AuditProblem]:
+        """Every place where the audit log is not what was written; empty when all is well."""
+        with self._store.reading() as session:
+            return session.verify_audit()
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._policy
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The classes in force."""
+        return self._taxonomy
+
+    def close(self) -> None:
+        """Gives the database back."""
+        self._store.close()
+
+    def _setting(self, session: Session) -> Setting:
+        return Setting(self._policy, self._taxonomy, session.roster())
+
+    def _required(self) -> Gateway:
+        if self._gateway is None:
+            raise LabelStudioError(
+                "Label Studio", None, "an address and a token", "Set DERMLOOP_REVIEW_LABEL_STUDIO_TOKEN."
+            )
+        return self._gateway
+
+    def _synced(self) -> Sync:
+        self._required()
+        assert self._sync is not None
+        return self._sync
+
+
+def open_service(settings: ReviewSettings, clock: Callable[[], float] = time.time) -> ReviewService:
+    """The review service of these settings: the one place where its parts are put together."""
+    taxonomy = taxonomies.read(settings.taxonomy)
+    token = settings.label_studio_token.get_secret_value()
+    gateway = Gateway(settings.label_studio_url, token, taxonomy) if token else None
+    store = open_store(settings.database)
+    return ReviewService(store, gateway, policies.read(settings.policy), taxonomy, _options(settings), clock)
+
+
+def _options(settings: ReviewSettings) -> SetupOptions:
+    hook = f"{settings.public_url.rstrip('/')}/webhook" if settings.public_url else None
+    return SetupOptions(
+        webhook_url=hook,
+        webhook_secret=settings.webhook_secret.get_secret_value(),
+        storage=_existing(settings.images),
+        ml_url=settings.ml_backend_url or None,
+        ml_user=settings.ml_backend_user,
+        ml_password=settings.ml_backend_password.get_secret_value(),
+    )
+
+
+def _existing(folder: Path) -> Path | None:
+    return folder if folder.is_dir() else None
+
+
+def _evidence(review: Review) -> list[Annotation]:
+    assert review.truth is not None, "an approved review has a truth"
+    readings = (*review.readings(Tier.DERMATOLOGIST), *review.readings(Tier.TECHNICIAN))
+    return [review.truth, *(a.annotation for a in readings if a.annotation.level < review.truth.level)]

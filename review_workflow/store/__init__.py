@@ -1,0 +1,7 @@
+"""The database of the review: schema, migrations, and the one door through which everything is read and written."""
+
+from review_workflow.store.audit import AuditEntry, AuditProblem
+from review_workflow.store.database import Store, open_store
+from review_workflow.store.session import OutboxItem, Session, TaskHint
+
+__all__ = ["AuditEntry", "AuditProblem", "OutboxItem", "Session", "Store", "TaskHint", "open_store"]

@@ -1,0 +1,266 @@
+"""Label Studio and the review database brought into step: what changed there comes in, what follows goes out.
+
+Webhooks are hints that are followed at once; what can be relied on is the pass over everything changed since the cursor.
+One process at a time does either, by a lease in the database.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from converters.errors import ConversionError
+from converters.label_studio.controls import Tier
+from review_workflow import submissions
+from review_workflow.decisions import Setting, apply
+from review_workflow.errors import BusyError, ConflictError, LabelStudioError, ReviewError
+from review_workflow.label_studio import LabelStudioTasks, SubmittedAnnotation, TaskSnapshot
+from review_workflow.outbox import Outbox
+from review_workflow.people import Person
+from review_workflow.review import Event, WorkKey
+from review_workflow.store import Session, Store
+
+log = logging.getLogger(__name__)
+_LEASE, _LEASE_SECONDS, _PATIENCE = "sync", 120.0, 60.0
+_OVERLAP = timedelta(seconds=10)
+_HINTS = 200
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What one pass did: tasks looked at, annotations that counted or were refused, tasks written, and what remains."""
+
+    looked_at: int = 0
+    counted: int = 0
+    refused: int = 0
+    delivered: int = 0
+    waiting: int = 0
+
+    def plus(self, other: SyncReport) -> SyncReport:
+        """Both passes together."""
+        return SyncReport(
+            self.looked_at + other.looked_at,
+            self.counted + other.counted,
+            self.refused + other.refused,
+            self.delivered + other.delivered,
+            other.waiting,
+        )
+
+
+class Sync:
+    """The traffic between one Label Studio and one review database."""
+
+    def __init__(
+        self, store: Store, gateway: LabelStudioTasks, setting: Callable[[Session], Setting], clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._gateway = gateway
+        self._setting = setting
+        self._clock = clock
+        self._owner = ""
+        self._outbox = Outbox(store, gateway, setting, clock, self.project, self._keep_lease)
+
+    def run(self, full: bool = False, patience: float = _PATIENCE) -> SyncReport:
+        """Everything in and everything out, until nothing is left to deliver; raises BusyError after `patience` s."""
+        with self._lease(patience):
+            report = self._take_all(self._hinted()).plus(self._take_all(self._changed(full)))
+            return report.plus(self._deliver())
+
+    def follow_hints(self) -> SyncReport:
+        """Only what webhooks hinted at, and what follows from it; does nothing while another process is at it."""
+        with self._lease(0.0):
+            return self._take_all(self._hinted()).plus(self._deliver())
+
+    def project(self, tier: Tier) -> int:
+        """Label Studio's id of a tier's project; raises LabelStudioError before the first set-up."""
+        with self._store.reading() as session:
+            found = session.fact(project_fact(tier))
+        if found is None:
+            raise LabelStudioError(f"project of tier {int(tier)}", None, "a project", "Run `dermloop review setup`.")
+        return int(found)
+
+    def _projects(self) -> Mapping[int, Tier]:
+        return {self.project(tier): tier for tier in Tier}
+
+    @contextmanager
+    def _lease(self, patience: float) -> Iterator[None]:
+        deadline = time.monotonic() + patience
+        owner = uuid.uuid4().hex
+        while not self._take_lease(owner):
+            if time.monotonic() >= deadline:
+                raise BusyError("sync", "another process is at it", "a free moment", "Wait, or try again.")
+            time.sleep(0.05)
+        self._owner = owner
+        try:
+            yield
+        finally:
+            with self._store.writing() as session:
+                session.give_lease(_LEASE, owner)
+
+    def _keep_lease(self) -> None:
+        if not self._take_lease(self._owner):
+            raise BusyError(
+                "sync", "the lease was lost to another process", "a faster pass", "Nothing was lost; sync again."
+            )
+
+    def _take_lease(self, owner: str) -> bool:
+        with self._store.writing() as session:
+            return session.take_lease(_LEASE, owner, self._clock(), _LEASE_SECONDS)
+
+    def _deliver(self) -> SyncReport:
+        delivered = self._outbox.drain()
+        with self._store.reading() as session:
+            return SyncReport(delivered=delivered, waiting=session.outbox_size())
+
+    # in
+
+    def _hinted(self) -> Iterator[TaskSnapshot]:
+        known = self._projects()
+        while True:
+            with self._store.reading() as session:
+                hints = session.hints(_HINTS)
+            if not hints:
+                return
+            for project_id in sorted({hint.project_id for hint in hints} & set(known)):
+                wanted = sorted({hint.task_id for hint in hints if hint.project_id == project_id})
+                found = list(self._gateway.tasks(project_id, wanted))
+                yield from found
+                self._restore(set(wanted) - {task.task_id for task in found})
+            with self._store.writing() as session:
+                session.clear_hints(hints)
+
+    def _restore(self, gone: set[int]) -> None:
+        if not gone:
+            return
+        with self._store.writing() as session:
+            keys = session.keys_of(gone)
+            for key in keys:
+                session.record_events(key.image_id, [_task_deleted(key)], "", self._clock())
+            session.forget_places(keys)
+            session.enqueue(keys, self._clock())
+
+    def _changed(self, full: bool) -> Iterator[TaskSnapshot]:
+        for project_id in self._projects():
+            name = f"cursor:{project_id}"
+            with self._store.reading() as session:
+                cursor = None if full else session.fact(name)
+            newest = datetime.fromisoformat(cursor) if cursor else None
+            for task in self._gateway.changed(project_id, newest - _OVERLAP if newest else None):
+                yield task
+                if task.updated_at is not None:
+                    newest = max(newest, task.updated_at) if newest else task.updated_at
+            if newest is not None:
+                with self._store.writing() as session:
+                    session.put_fact(name, newest.isoformat())
+
+    def _take_all(self, tasks: Iterable[TaskSnapshot]) -> SyncReport:
+        looked_at = counted = refused = 0
+        people: Mapping[int, Person] | None = None
+        for task in tasks:
+            looked_at += 1
+            if looked_at % _HINTS == 0:
+                self._keep_lease()
+            for annotation in self._unseen(task):
+                people = people if people is not None else self._people()
+                outcome = self._take(task, annotation, people)
+                counted += outcome == "counted"
+                refused += outcome == "refused"
+        return SyncReport(looked_at, counted, refused)
+
+    def _unseen(self, task: TaskSnapshot) -> list[SubmittedAnnotation]:
+        if not task.annotations:
+            return []
+        with self._store.reading() as session:
+            seen = session.seen(a.annotation_id for a in task.annotations)
+        return [a for a in task.annotations if seen.get(a.annotation_id) != submissions.source(a)]
+
+    def _people(self) -> Mapping[int, Person]:
+        with self._store.reading() as session:
+            people = session.people()
+        if any(person.user_id is None for person in people):
+            people = self._meet(people)
+        return {person.user_id: person for person in people if person.user_id is not None}
+
+    def _meet(self, people: Sequence[Person]) -> tuple[Person, ...]:
+        ids = {email.casefold(): user_id for user_id, email in self._gateway.users().items()}
+        met = tuple(replace(p, user_id=p.user_id or ids.get(p.email.casefold())) for p in people)
+        with self._store.writing() as session:
+            for before, after in zip(people, met, strict=True):
+                if before != after:
+                    session.put_person(after)
+        return met
+
+    def _take(self, task: TaskSnapshot, annotation: SubmittedAnnotation, people: Mapping[int, Person]) -> str:
+        for _ in range(_TRIES):
+            try:
+                with self._store.writing() as session:
+                    outcome = self._decide(session, task, annotation, people)
+                    session.mark_seen(annotation.annotation_id, submissions.source(annotation), outcome)
+                    return outcome
+            except ConflictError as error:
+                conflict = error
+        raise conflict
+
+    def _decide(
+        self, session: Session, task: TaskSnapshot, annotation: SubmittedAnnotation, people: Mapping[int, Person]
+    ) -> str:
+        now, setting = self._clock(), self._setting(session)
+        try:
+            key = WorkKey.parse(task.key)
+            record = session.record(key.image_id)
+        except ReviewError as error:
+            event = _note("foreign task", people, annotation, reason=str(error))
+            session.record_events("", [event], setting.policy.digest, now)
+            return "refused"
+        if annotation.cancelled:
+            event = _note("skipped", people, annotation, key=key)
+            session.record_events(key.image_id, [event], setting.policy.digest, now)
+            return "skipped"
+        review = session.review(key.image_id)
+        try:
+            command = submissions.command(key, annotation, record, people, setting.taxonomy)
+        except ConversionError as error:
+            reason = submissions.complaint(error)
+            event = _note("refused", people, annotation, key=key, reason=reason)
+            work = review.work(key)
+            told = review.with_work(replace(work, told=reason)) if work else review
+            session.save(review, told, [event], setting.policy.digest, now)
+            return "refused"
+        decision = apply(review, command, setting)
+        if decision.events:
+            session.save(review, decision.review, decision.events, setting.policy.digest, now)
+        return "refused" if decision.refusal else "counted"
+
+
+def project_fact(tier: Tier) -> str:
+    """Name of the fact that holds a tier's project id."""
+    return f"project:{int(tier)}"
+
+
+def _task_deleted(key: WorkKey) -> Event:
+    return Event("task deleted", "Label Studio", "service", tier=key.tier, key=key, reason="made again where needed")
+
+
+def _note(
+    happened: str,
+    people: Mapping[int, Person],
+    annotation: SubmittedAnnotation,
+    key: WorkKey | None = None,
+    reason: str = "",
+) -> Event:
+    person = people.get(annotation.actor or 0)
+    return Event(
+        happened,
+        actor=person.email if person else f"user {annotation.actor}",
+        role=person.role.value if person else "unknown",
+        tier=key.tier if key else None,
+        key=key,
+        reason=reason,
+        source=submissions.source(annotation),
+    )
