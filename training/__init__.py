@@ -1,0 +1,1 @@
+"""Training jobs: datasets in, gated bundles out. Torch and TensorFlow live here and nowhere else."""

@@ -1,0 +1,319 @@
+"""Trains the lesion classifier with Keras in one or two phases, keeps the best epoch, exports it, proves the export."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from converters.dataset import DatasetVersion, Split
+from ml_backend import preprocessing
+from ml_backend.bundle import Scaling
+from ml_backend.onnx_session import Graph
+from ml_backend.preprocessing import Floats, Pixels
+from training import augment, datasets, metrics, networks
+from training.config import ClassifierConfig
+from training.datasets import Crops
+from training.errors import ConfigError, DataError, ParityError
+from training.networks import NetworkPlan, Start
+from training.quiet import quiet
+from training.runs import Run
+
+CHECKPOINT = "classifier.weights.h5"
+GRAPH = "classifier.onnx"
+_LATEST = "classifier-latest.weights.h5"
+_STATE = "classifier-state.json"
+_OUTPUTS = ("logits", "cam")
+_GOLDEN = 16
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedClassifier:
+    """A trained classifier: its graph, the checkpoint to start the next one from, and how it came about.
+
+    `logits` (N, C) and `labels` (N,) are its answers on the validation crops, for calibration; `train_counts` the
+    training crops of each class; `parity` the largest difference of the logits between graph and Keras model.
+    """
+
+    graph: Path
+    checkpoint: Path
+    shape: NetworkPlan
+    start: str
+    epochs: int
+    seconds: float
+    parity: float
+    logits: Floats
+    labels: datasets.Labels
+    train_counts: tuple[int, ...]
+    best: float
+
+
+@dataclass(slots=True)
+class _State:
+    """What a resumed training must remember besides the weights."""
+
+    epoch: int = 0
+    best: float = -np.inf
+    best_epoch: int = 0
+
+
+def train(
+    version: DatasetVersion, run: Run, cache: Path, config: ClassifierConfig, champion: Path | None = None
+) -> TrainedClassifier:
+    """The classifier trained on the crops of a version, taken up where a killed run stopped.
+
+    Raises DataError where fewer than two classes have training crops or the validation split has none, ParityError
+    where the export answers differently.
+    """
+    begun = time.monotonic()
+    classes = version.dataset.taxonomy.classes(config.target)
+    wide, wide_padding = augment.wide_size(config)
+    learn = datasets.crops(version, Split.TRAIN, config.target, size=wide, padding=wide_padding, cache=cache)
+    check = datasets.crops(
+        version, Split.VAL, config.target, size=config.image_size, padding=config.crop_padding, cache=cache
+    )
+    _require_crops(learn, check, classes)
+    with quiet(run, run.folder / "classifier.log") as run:
+        start = networks.choose_start(config, classes, champion)
+        shape = networks.plan(config, classes, start)
+        model = _fit(learn, check, run, config, start, shape)
+        state = _read_state(run.folder)
+        checkpoint = run.folder / CHECKPOINT
+        model.load_weights(checkpoint)
+        networks.write_plan(shape, checkpoint)
+        graph, parity = export(shape, model, run.folder / GRAPH, check.pixels[:_GOLDEN], config.parity_tolerance)
+    logits = _graph_logits(graph, check.pixels, shape.scaling)
+    counts = np.bincount(learn.labels, minlength=len(classes))
+    return TrainedClassifier(
+        graph=graph,
+        checkpoint=checkpoint,
+        shape=shape,
+        start=start.words,
+        epochs=_total_epochs(config, start),
+        seconds=time.monotonic() - begun,
+        parity=parity,
+        logits=logits,
+        labels=check.labels,
+        train_counts=tuple(int(count) for count in counts),
+        best=state.best,
+    )
+
+
+def export(shape: NetworkPlan, model: Any, target: Path, golden: Pixels, tolerance: float) -> tuple[Path, float]:
+    """The model's ONNX graph at `target` with outputs logits and cam, and its parity on golden crops.
+
+    Raises ParityError where a logit differs by more than the tolerance, relative to the largest.
+    """
+    serving = networks.serving_graph(shape, model)
+    batch = preprocessing.scale_crops(golden, shape.scaling)
+    wanted = serving.predict(batch, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        serving.export(str(target), format="onnx", verbose=False)
+    _order_outputs(target)
+    found = Graph(target).run(batch)
+    scale = max(float(np.abs(wanted[0]).max()), 1e-6)
+    gap = float(max(np.abs(a - b).max() for a, b in zip(found, wanted, strict=True))) / scale
+    if not gap <= tolerance:
+        raise ParityError(target.name, gap, f"a difference of at most {tolerance}", "Export the model again.")
+    return target, gap
+
+
+def _order_outputs(path: Path) -> None:
+    """Names the graph's outputs logits and cam, in this order, whatever the exporter made of them."""
+    import onnx
+
+    model = onnx.load(path)
+    by_rank = {len(output.type.tensor_type.shape.dim): output for output in model.graph.output}
+    ordered = [by_rank[2], by_rank[4]]
+    names = dict(zip((output.name for output in ordered), _OUTPUTS, strict=True))
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for output in ordered:
+        output.name = names[output.name]
+        output.type.tensor_type.shape.dim[0].dim_param = "N"
+    del model.graph.output[:]
+    model.graph.output.extend(ordered)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _require_crops(learn: Crops, check: Crops, classes: tuple[str, ...]) -> None:
+    present = sorted({classes[label] for label in learn.labels.tolist()})
+    if len(present) < 2:
+        raise DataError("training crops", present, f"two or more of {', '.join(classes)}", "Approve more images.")
+    if not len(check.labels):
+        raise DataError("validation crops", 0, "one or more", "Approve more images, or change the split shares.")
+
+
+def _fit(learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: Start, shape: NetworkPlan) -> Any:
+    keras = networks.keras_library()
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        model, backbone = networks.build(shape, start.backbone, config.dropout)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    if start.checkpoint is not None:
+        model.load_weights(start.checkpoint)
+    elif not start.pretrained:
+        run.report("classifier", 0, config.epochs, f"training from {start.words}")
+    state = _read_state(run.folder)
+    if state.epoch:
+        model.load_weights(run.folder / _LATEST)
+    frozen = _frozen_epochs(config, start)
+    for first, last, rate in (
+        (0, frozen, config.learning_rate),
+        (frozen, _total_epochs(config, start), _rate(config, start)),
+    ):
+        if state.epoch < last:
+            _freeze(keras, backbone, config, whole=last == frozen)
+            steps = -(-len(learn.labels) // config.batch)
+            _compile(keras, model, config, rate, steps, last - first, (state.epoch - first) * steps)
+            _epochs(model, learn, check, run, config, shape, state, last, _total_epochs(config, start))
+    return model
+
+
+def _frozen_epochs(config: ClassifierConfig, start: Start) -> int:
+    return config.frozen_epochs if start.backbone is not None else 0
+
+
+def _total_epochs(config: ClassifierConfig, start: Start) -> int:
+    return _frozen_epochs(config, start) + config.epochs
+
+
+def _rate(config: ClassifierConfig, start: Start) -> float:
+    return config.fine_tune_learning_rate if start.pretrained else config.learning_rate
+
+
+def _freeze(keras: Any, backbone: Any, config: ClassifierConfig, whole: bool) -> None:
+    top = len(backbone.layers) - (config.unfrozen_layers or len(backbone.layers))
+    for number, layer in enumerate(backbone.layers):
+        layer.trainable = not whole and number >= top
+
+
+def _compile(keras: Any, model: Any, config: ClassifierConfig, rate: float, steps: int, epochs: int, done: int) -> None:
+    schedule = _schedule(keras, config, rate, max(steps * epochs, 1))
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, clipnorm=5.0)
+    optimizer.build(model.trainable_variables)
+    optimizer.iterations.assign(max(done, 0))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+    model.compile(optimizer, loss=loss, jit_compile=False)
+
+
+def _schedule(keras: Any, config: ClassifierConfig, rate: float, steps: int) -> Any:
+    warmup = min(max(steps // 20, 1), 200)
+    if config.schedule == "constant":
+        return rate
+    if config.schedule != "cosine":
+        raise ConfigError("classifier.schedule", config.schedule, "cosine or constant", "Correct the value.")
+    return keras.optimizers.schedules.CosineDecay(
+        rate / 20, max(steps - warmup, 1), alpha=0.02, warmup_target=rate, warmup_steps=warmup
+    )
+
+
+def _epochs(
+    model: Any,
+    learn: Crops,
+    check: Crops,
+    run: Run,
+    config: ClassifierConfig,
+    shape: NetworkPlan,
+    state: _State,
+    last: int,
+    total: int,
+) -> None:
+    weights = _class_weights(learn.labels, len(shape.classes), config)
+    validation = preprocessing.scale_crops(check.pixels, shape.scaling)
+    for epoch in range(state.epoch, last):
+        generator = np.random.default_rng((config.seed, epoch))
+        loss = float(np.mean([_step(model, *b) for b in _batches(learn, weights, config, shape, generator)]))
+        logits = np.asarray(model.predict(validation, batch_size=_BATCH, verbose=0), dtype=np.float32)
+        score = validation_score(logits, check.labels, config.select_by)
+        state.epoch = epoch + 1
+        if score >= state.best or not (run.folder / CHECKPOINT).is_file():
+            state.best, state.best_epoch = score, epoch
+            _save_weights(model, run.folder / CHECKPOINT)
+        _save_weights(model, run.folder / _LATEST)
+        _write_state(run.folder, state)
+        run.report("classifier", epoch + 1, total, f"loss {loss:.3f}, validation {config.select_by} {score:.3f}")
+        if epoch - state.best_epoch >= config.patience:
+            state.epoch = last
+            break
+
+
+def _step(model: Any, batch: Floats, targets: Floats, weights: Floats) -> float:
+    found = model.train_on_batch(batch, targets, sample_weight=weights)
+    return float(found[0] if isinstance(found, list | tuple) else found)
+
+
+def _batches(
+    learn: Crops, class_weights: Floats, config: ClassifierConfig, shape: NetworkPlan, generator: np.random.Generator
+) -> Iterator[tuple[Floats, Floats, Floats]]:
+    order = generator.permutation(len(learn.labels))
+    count = -(-len(order) // config.batch)
+    for part in np.array_split(order, count):
+        views = augment.augmented(learn.pixels[part], config, generator)
+        batch = preprocessing.scale_crops(views, shape.scaling)
+        targets = np.eye(len(shape.classes), dtype=np.float32)[learn.labels[part]]
+        yield (*augment.mixed(batch, targets, config.mixup, generator), class_weights[learn.labels[part]])
+
+
+def _class_weights(labels: datasets.Labels, classes: int, config: ClassifierConfig) -> Floats:
+    counts = np.bincount(labels, minlength=classes).astype(np.float32)
+    present = counts > 0
+    powers = {"balanced": 1.0, "square-root": 0.5, "none": 0.0}
+    if config.class_weights not in powers:
+        raise ConfigError("classifier.class_weights", config.class_weights, ", ".join(powers), "Correct the value.")
+    weights = np.where(present, np.maximum(counts, 1) ** -powers[config.class_weights], 0)
+    return np.asarray(weights * counts.sum() / (weights * counts).sum(), dtype=np.float32)
+
+
+def validation_score(logits: Floats, labels: datasets.Labels, name: str) -> float:
+    """The validation metric that picks the best epoch: balanced_accuracy, accuracy, auc or loss (negated)."""
+    ones = np.ones(len(labels))
+    shares = preprocessing.softmax(logits)
+    matrix = metrics.confusion(labels, shares.argmax(axis=1), logits.shape[1], ones)
+    if name == "balanced_accuracy":
+        return metrics.balanced_accuracy(matrix)
+    if name == "accuracy":
+        return metrics.accuracy(matrix)
+    if name == "auc":
+        areas = [metrics.auc(labels == column, shares[:, column], ones) for column in range(logits.shape[1])]
+        return float(np.nanmean(areas)) if not np.isnan(areas).all() else 0.0
+    if name == "loss":
+        return float(np.log(np.maximum(shares[np.arange(len(labels)), labels], 1e-9)).mean())
+    raise ConfigError("classifier.select_by", name, "balanced_accuracy, accuracy, auc or loss", "Correct the value.")
+
+
+def _graph_logits(graph: Path, crops: Pixels, scaling: Scaling) -> Floats:
+    session = Graph(graph)
+    parts = [crops[start : start + _BATCH] for start in range(0, len(crops), _BATCH)]
+    return np.concatenate([session.run(preprocessing.scale_crops(part, scaling))[0] for part in parts])
+
+
+def _save_weights(model: Any, path: Path) -> None:
+    draft = path.with_name(f"draft-{path.name}")
+    model.save_weights(draft)
+    draft.replace(path)
+
+
+def _read_state(folder: Path) -> _State:
+    path = folder / _STATE
+    return _State(**orjson.loads(path.read_bytes())) if path.is_file() else _State()
+
+
+def _write_state(folder: Path, state: _State) -> None:
+    draft = folder / f".{_STATE}"
+    row = {"epoch": state.epoch, "best": state.best, "best_epoch": state.best_epoch}
+    draft.write_bytes(orjson.dumps(row))
+    draft.replace(folder / _STATE)

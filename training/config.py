@@ -1,0 +1,230 @@
+"""The settings of a training job: frozen, every default visible, read from TOML where an unknown key is an error."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from converters.taxonomy import Target
+from training.errors import ConfigError
+
+_T = TypeVar("_T")
+RECIPES = Path(__file__).with_name("recipes")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorConfig:
+    """How the detector is trained.
+
+    `model` is an ultralytics architecture such as yolo11n or yolo11s. `weights` is `auto` (the champion's
+    checkpoint, else COCO's by ultralytics' own download, else from scratch), `scratch`, or the path of a checkpoint.
+    `image_size` is the side of the square input in pixels. `mosaic` and the following are ultralytics' augmentations.
+    `validate_each_epoch` keeps the best epoch by validation mAP; without it the last (averaged) weights are kept.
+    `score_threshold` 0 chooses the threshold of the best F1 on the validation split.
+    """
+
+    model: str = "yolo11n"
+    weights: str = "auto"
+    image_size: int = 192
+    epochs: int = 60
+    batch: int = 8
+    optimizer: str = "AdamW"
+    learning_rate: float = 0.002
+    final_learning_rate: float = 0.05
+    weight_decay: float = 0.0005
+    warmup_epochs: float = 2.0
+    cosine: bool = True
+    patience: int = 100
+    validate_each_epoch: bool = True
+    mosaic: float = 0.5
+    close_mosaic: int = 10
+    scale: float = 0.3
+    translate: float = 0.1
+    degrees: float = 0.0
+    flip_vertical: float = 0.5
+    flip_horizontal: float = 0.5
+    hue: float = 0.01
+    saturation: float = 0.4
+    brightness: float = 0.3
+    erasing: float = 0.0
+    box_gain: float = 7.5
+    class_gain: float = 0.5
+    distribution_gain: float = 1.5
+    device: str = "cpu"
+    workers: int = 0
+    seed: int = 0
+    score_threshold: float = 0.0
+    iou_threshold: float = 0.5
+    max_detections: int = 20
+    parity_tolerance: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierConfig:
+    """How the classifier is trained.
+
+    `backbone` is VGG16, MobileNetV2STN (MobileNetV2 alpha 0.75 behind a spatial transformer) or any name in
+    keras.applications. `weights` is `auto` (the champion's checkpoint, else ImageNet's by Keras' own download, else
+    from scratch), `imagenet`, `scratch`, or the path of a weights file for the backbone. `batch_norm` puts batch
+    normalisation behind each convolution of a VGG that starts from scratch; the export folds it into the convolutions.
+    `frozen_epochs` train the head alone and are
+    skipped from scratch; `epochs` train everything, or the top `unfrozen_layers` (0 is all). `precision` is float32
+    or mixed_bfloat16. `crop_margin` is how much wider than the served window a training crop is cut, so that shifts
+    and zooms show real skin. `select_by` names the validation metric of the best checkpoint. `sensitivity_goal` is the
+    share of malignant validation lesions that the operating point must flag; `coverage` is the share of lesions whose
+    conformal set must hold the truth.
+    """
+
+    backbone: str = "VGG16"
+    target: Target = Target.SEVERITY
+    weights: str = "auto"
+    image_size: int = 64
+    batch_norm: bool = True
+    frozen_epochs: int = 4
+    epochs: int = 20
+    unfrozen_layers: int = 0
+    batch: int = 16
+    learning_rate: float = 0.001
+    fine_tune_learning_rate: float = 0.0001
+    weight_decay: float = 0.0001
+    dropout: float = 0.3
+    label_smoothing: float = 0.05
+    class_weights: str = "balanced"
+    precision: str = "mixed_bfloat16"
+    schedule: str = "cosine"
+    patience: int = 100
+    select_by: str = "balanced_accuracy"
+    flip: bool = True
+    rotation: float = 180.0
+    shift: float = 0.06
+    zoom: float = 0.15
+    shear: float = 0.05
+    brightness: float = 0.15
+    contrast: float = 0.15
+    saturation: float = 0.15
+    mixup: float = 0.0
+    colour_constancy: bool = False
+    crop_padding: float = 0.15
+    crop_margin: float = 0.15
+    sensitivity_goal: float = 0.9
+    coverage: float = 0.9
+    seed: int = 0
+    parity_tolerance: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """How a bundle is measured: resamples of the bootstrap over patients, its level, and the least slice reported."""
+
+    resamples: int = 1000
+    level: float = 0.95
+    minimum_slice: int = 30
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    """Which declared policy decides (a name in policies.toml), and another policy file where the house has its own."""
+
+    policy: str = "clinical"
+    policies: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """All settings of a retraining."""
+
+    name: str = "dermloop"
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+
+
+def read(path: Path) -> TrainingConfig:
+    """The settings of a TOML file over the defaults; raises ConfigError for a wrong value or an unknown key."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(str(path), str(error), "a readable TOML file", "Fix or name another file.") from error
+    return decode(raw, str(path))
+
+
+def recipe(name: str) -> TrainingConfig:
+    """A recipe that ships with the package (`first`, `loop`, `full`, …); raises ConfigError for an unknown name."""
+    path = RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(found.stem for found in RECIPES.glob("*.toml")))
+        raise ConfigError("recipe", name, f"one of {known}", "Name one of these or a TOML file.")
+    return read(path)
+
+
+def decode(raw: Mapping[str, Any], item: str = "configuration") -> TrainingConfig:
+    """The settings of parsed TOML over the defaults; raises ConfigError naming `item`, key and a likely spelling."""
+    return _decode(TrainingConfig, raw, item)
+
+
+def encode(config: TrainingConfig) -> str:
+    """TOML with every setting written out; `decode` reads it back equal."""
+    lines: list[str] = []
+    _encode(config, "", lines)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _decode(kind: type[_T], raw: Mapping[str, Any], item: str) -> _T:
+    hints = get_type_hints(kind)
+    values = {}
+    for key, value in raw.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, 1)
+            cure = f"Did you mean {near[0]!r}?" if near else "Remove the key."
+            raise ConfigError(f"{item}, key {key!r}", value, f"one of {', '.join(hints)}", cure)
+        values[key] = _value(hints[key], value, f"{item}, {key}")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, item: str) -> Any:
+    if isinstance(hint, type) and is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(item, value, "a table", f"Write it as [{item.rsplit(' ', 1)[-1]}].")
+        return _decode(hint, value, item)
+    if get_origin(hint) is tuple:
+        return tuple(_value(get_args(hint)[0], part, item) for part in value)
+    if hint is Target:
+        if value not in tuple(Target):
+            raise ConfigError(item, value, f"one of {', '.join(Target)}", "Name a target.")
+        return Target(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(item, value, f"a value of type {hint.__name__}", "Correct the value.")
+    return value
+
+
+def _encode(value: Any, table: str, lines: list[str]) -> None:
+    nested = []
+    for known in fields(value):
+        current = getattr(value, known.name)
+        if is_dataclass(current):
+            nested.append((known.name, current))
+        else:
+            lines.append(f"{known.name} = {_literal(current)}")
+    for name, current in nested:
+        path = f"{table}.{name}" if table else name
+        lines += ["", f"[{path}]"]
+        _encode(current, path, lines)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(_literal(part) for part in value)}]"
+    if isinstance(value, str):
+        escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)

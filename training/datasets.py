@@ -1,0 +1,183 @@
+"""A frozen dataset version as each trainer wants it: a YOLO folder for the detector, lesion crops for the classifier.
+
+Pixels go through the serving code (`ml_backend.preprocessing`), so a model learns on exactly what it will be shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from converters.annotation import Finding, Lesion
+from converters.dataset import DatasetItem, DatasetVersion, Split
+from converters.geometry import PixelBox
+from converters.taxonomy import Severity, Target, Taxonomy
+from ml_backend import images, preprocessing
+from ml_backend.images import DecodedImage
+from ml_backend.preprocessing import Pixels
+from training.errors import DataError
+
+DATA_FILE = "data.yaml"
+Labels = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class YoloFolder:
+    """A YOLO dataset on disk with one class, `lesion`: letterboxed squares of the detector's input size."""
+
+    data_file: Path
+    images: int
+    lesions: int
+    background: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crops:
+    """Lesion crops: RGB pixels (N, S, S, 3), class indices (N,), and the image each was cut from."""
+
+    pixels: Pixels
+    labels: Labels
+    image_ids: tuple[str, ...]
+    unlabelled: int = 0
+
+
+def gradable(items: Iterable[DatasetItem]) -> Iterator[DatasetItem]:
+    """Items with an answer to learn from: marked lesions or confirmed lesion-free; the other findings say nothing."""
+    return (item for item in items if item.truth.finding in (Finding.LESIONS, Finding.LESION_FREE))
+
+
+def read_decoded(version: DatasetVersion, item: DatasetItem) -> DecodedImage:
+    """The picture of an item as serving decodes it; raises DataError where the frozen file is gone or changed."""
+    path = version.path(item)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(str(path), str(error), "the frozen image", "Restore it or freeze again.") from error
+    if (found := hashlib.sha256(content).hexdigest()) != item.record.image_id:
+        raise DataError(str(path), found, f"digest {item.record.image_id}", "Restore it or freeze again.")
+    return images.decode(content, str(path))
+
+
+def yolo_folder(version: DatasetVersion, cache: Path, image_size: int) -> YoloFolder:
+    """The version's training and validation splits as a YOLO folder, made once under `cache`.
+
+    Confirmed lesion-free images are background; ungradable ones and those nobody looked at are left out. Raises
+    DataError where either split has no lesion.
+    """
+    chosen = {part: tuple(gradable(version.dataset.only(part))) for part in (Split.TRAIN, Split.VAL)}
+    for part, items in chosen.items():
+        if not any(item.truth.lesions for item in items):
+            raise DataError(f"{part.value} split of {version.digest[:12]}", "no lesion", "one or more", _MORE)
+    target = cache / f"yolo-{version.digest[:16]}-{image_size}"
+    if not (target / DATA_FILE).is_file():
+        _write_whole(target, lambda draft: _write_yolo(version, chosen, draft, image_size))
+    used = [item for part in chosen.values() for item in part]
+    counts = Counter(item.truth.finding for item in used)
+    skipped = sum(1 for item in version.dataset.items if item.split is not Split.TEST) - len(used)
+    lesions = sum(len(item.truth.lesions) for item in used)
+    return YoloFolder(target / DATA_FILE, len(used), lesions, counts[Finding.LESION_FREE], skipped)
+
+
+def crops(version: DatasetVersion, split: Split, target: Target, *, size: int, padding: float, cache: Path) -> Crops:
+    """The crops of all lesions of a split whose class is known, cut by the serving code, made once under `cache`."""
+    key = hashlib.sha256(f"{version.digest}|{split}|{target}|{size}|{padding:.6f}".encode()).hexdigest()[:16]
+    path = cache / f"crops-{key}.npz"
+    if not path.is_file():
+        _store(path, _cut(version, split, target, size, padding))
+    with np.load(path, allow_pickle=False) as found:
+        image_ids = tuple(str(name) for name in found["image_ids"])
+        return Crops(found["pixels"], found["labels"], image_ids, int(found["unlabelled"]))
+
+
+def class_index(lesion: Lesion, target: Target, taxonomy: Taxonomy) -> int | None:
+    """Class index of a lesion's truth for a target, or None where the truth does not say.
+
+    A lesion of known severity but open diagnosis still teaches severity; an open low severity is benign, a higher one
+    malignant, as the taxonomy has it.
+    """
+    if lesion.diagnosis is not None:
+        return taxonomy.class_index(taxonomy.resolve(lesion.diagnosis), target)
+    if lesion.severity is None or target is Target.DIAGNOSIS:
+        return None
+    severity = Severity(lesion.severity)
+    if target is Target.SEVERITY:
+        return severity.rank
+    sides = {d.malignant for d in taxonomy.diagnoses if d.severity is severity}
+    return int(sides.pop()) if len(sides) == 1 else None
+
+
+_MORE = "Approve more images, or change the split shares."
+
+
+def _cut(version: DatasetVersion, split: Split, target: Target, size: int, padding: float) -> Crops:
+    pixels, labels, image_ids, unlabelled = [], [], [], 0
+    for item in gradable(version.dataset.only(split)):
+        indices = [class_index(lesion, target, version.dataset.taxonomy) for lesion in item.truth.lesions]
+        unlabelled += indices.count(None)
+        if all(index is None for index in indices):
+            continue
+        image = read_decoded(version, item)
+        for lesion, index in zip(item.truth.lesions, indices, strict=True):
+            if index is not None:
+                pixels.append(preprocessing.crop_lesion(image.pixels, image.to_pixels(lesion.box), padding, size))
+                labels.append(index)
+                image_ids.append(item.record.image_id)
+    stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8)
+    return Crops(stacked, np.array(labels, dtype=np.intp), tuple(image_ids), unlabelled)
+
+
+def _store(path: Path, found: Crops) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{uuid.uuid4().hex}.npz")
+    names = np.array(found.image_ids, dtype=np.str_)
+    np.savez(draft, pixels=found.pixels, labels=found.labels, image_ids=names, unlabelled=found.unlabelled)
+    draft.replace(path)
+
+
+def _write_yolo(version: DatasetVersion, chosen: dict[Split, tuple[DatasetItem, ...]], folder: Path, size: int) -> None:
+    for part, items in chosen.items():
+        (folder / "images" / part.value).mkdir(parents=True)
+        (folder / "labels" / part.value).mkdir(parents=True)
+        for item in items:
+            image = read_decoded(version, item)
+            square, place = preprocessing.letterbox(image.pixels, size)
+            name = item.record.image_id[:24]
+            Image.fromarray(square).save(folder / "images" / part.value / f"{name}.png", compress_level=1)
+            boxes = np.array(
+                [_edges(image.to_pixels(lesion.box)) for lesion in item.truth.lesions], dtype=np.float32
+            ).reshape(-1, 4)
+            text = "".join(_row(box, size) for box in place.to_square(boxes).tolist())
+            (folder / "labels" / part.value / f"{name}.txt").write_text(text, encoding="ascii")
+    data = "train: images/train\nval: images/val\nnames:\n  0: lesion\n"
+    (folder / DATA_FILE).write_text(data, encoding="utf-8")
+
+
+def _edges(box: PixelBox) -> tuple[float, float, float, float]:
+    return box.x_min, box.y_min, box.x_max, box.y_max
+
+
+def _row(box: list[float], size: int) -> str:
+    x0, y0, x1, y1 = (min(max(edge / size, 0.0), 1.0) for edge in box)
+    return f"0 {(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}\n"
+
+
+def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    draft.mkdir(parents=True)
+    write(draft)
+    try:
+        draft.rename(target)
+    except OSError:
+        shutil.rmtree(draft)
+        if not (target / DATA_FILE).is_file():
+            raise

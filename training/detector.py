@@ -1,0 +1,230 @@
+"""The one door to torch and ultralytics: trains the lesion detector, exports it to ONNX, proves that both agree."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.dataset import DatasetVersion, Split
+from ml_backend import preprocessing
+from ml_backend.onnx_session import Graph
+from ml_backend.preprocessing import Floats
+from training import datasets
+from training.config import DetectorConfig
+from training.datasets import YoloFolder
+from training.errors import DataError, MissingExtraError, ParityError
+from training.quiet import quiet
+from training.runs import Run
+
+CHECKPOINT = "detector.pt"
+GRAPH = "detector.onnx"
+_GOLDEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedDetector:
+    """A trained detector: its graph, the checkpoint to start the next one from, and how it came about.
+
+    `start` says in words which weights it began with; `parity` is the largest difference between graph and checkpoint
+    on golden images, relative to the largest output.
+    """
+
+    graph: Path
+    checkpoint: Path
+    start: str
+    epochs: int
+    seconds: float
+    parity: float
+    data: YoloFolder
+
+
+def train(
+    version: DatasetVersion, run: Run, cache: Path, config: DetectorConfig, champion: Path | None = None
+) -> TrainedDetector:
+    """The detector trained on a version's training split, taken up where a killed run stopped.
+
+    `champion` is the checkpoint to warm-start from. Raises DataError for a split without lesions, MissingExtraError
+    without the `train` extra, ParityError where the export answers differently.
+    """
+    begun = time.monotonic()
+    data = datasets.yolo_folder(version, cache, config.image_size)
+    with quiet(run, run.folder / "detector.log") as run:
+        yolo = _ultralytics(cache)
+        last = run.folder / "detector" / "weights" / "last.pt"
+        if last.is_file() and _unfinished(last):
+            start = "the killed run's last epoch"
+            model = yolo(last)
+            _watch(model, run, config)
+            model.train(resume=True)
+        elif last.is_file():
+            start = "the finished run"
+        else:
+            model, start = _model(yolo, config, champion, run)
+            _watch(model, run, config)
+            model.train(**_arguments(config, data, run.folder))
+        checkpoint = _keep_checkpoint(run.folder, config)
+        graph = export(checkpoint, run.folder / GRAPH, config.image_size)
+        golden = _golden(version, config.image_size)
+        parity = _parity(yolo(checkpoint), graph, golden, config.parity_tolerance)
+    return TrainedDetector(graph, checkpoint, start, config.epochs, time.monotonic() - begun, parity, data)
+
+
+def export(checkpoint: Path, target: Path, image_size: int) -> Path:
+    """The checkpoint's ONNX graph at `target`: dynamic batch, fixed square, without suppression inside."""
+    model = _ultralytics(target.parent)(checkpoint)
+    written = model.export(format="onnx", imgsz=image_size, dynamic=True, simplify=True, device="cpu", verbose=False)
+    if Path(written) != target:
+        shutil.move(written, target)
+    return target
+
+
+def _ultralytics(cache: Path) -> Any:
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(cache.resolve()))
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    try:
+        from ultralytics import YOLO, settings
+        from ultralytics.utils import USER_CONFIG_DIR
+    except ImportError as error:
+        raise MissingExtraError(
+            "ultralytics", str(error), "the train extra", "Run `pip install dermloop[train]`."
+        ) from error
+    integrations = ("sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb")
+    wanted = {name: False for name in integrations if settings.get(name)}
+    if wanted:
+        settings.update(wanted)
+    _place_font(Path(USER_CONFIG_DIR))
+    return YOLO
+
+
+def _place_font(folder: Path) -> None:
+    """Gives ultralytics the font it would otherwise download before its first training."""
+    if not (folder / "Arial.ttf").is_file():
+        from matplotlib import get_data_path
+
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", folder / "Arial.ttf")
+
+
+def _model(yolo: Any, config: DetectorConfig, champion: Path | None, run: Run) -> tuple[Any, str]:
+    if config.weights not in ("auto", "scratch"):
+        path = Path(config.weights)
+        if not path.is_file():
+            raise DataError("detector weights", config.weights, "an existing checkpoint", "Correct detector.weights.")
+        return yolo(path), f"the file {path.name}"
+    if config.weights == "auto" and champion is not None and champion.is_file():
+        return yolo(champion), "the champion's checkpoint"
+    if config.weights == "auto" and (coco := _coco(run.folder, config.model)) is not None:
+        return yolo(coco), "COCO weights"
+    run.report("detector", 0, config.epochs, "no pretrained weights: training from scratch")
+    return yolo(f"{config.model}.yaml"), "scratch"
+
+
+def _coco(folder: Path, model: str) -> Path | None:
+    """COCO's weights by ultralytics' own download, or None where there is no network or the download fails."""
+    from ultralytics.utils import ONLINE
+    from ultralytics.utils.downloads import attempt_download_asset
+
+    if not ONLINE:
+        return None
+    with contextlib.suppress(Exception):
+        found = Path(attempt_download_asset(str(folder / f"{model}.pt")))
+        return found if found.is_file() else None
+    return None
+
+
+def _arguments(config: DetectorConfig, data: YoloFolder, folder: Path) -> dict[str, Any]:
+    return {
+        "data": str(data.data_file.resolve()),
+        "epochs": config.epochs,
+        "imgsz": config.image_size,
+        "batch": config.batch,
+        "optimizer": config.optimizer,
+        "lr0": config.learning_rate,
+        "lrf": config.final_learning_rate,
+        "weight_decay": config.weight_decay,
+        "warmup_epochs": config.warmup_epochs,
+        "warmup_bias_lr": config.learning_rate,
+        "cos_lr": config.cosine,
+        "patience": config.patience,
+        "val": config.validate_each_epoch,
+        "mosaic": config.mosaic,
+        "close_mosaic": min(config.close_mosaic, config.epochs),
+        "scale": config.scale,
+        "translate": config.translate,
+        "degrees": config.degrees,
+        "flipud": config.flip_vertical,
+        "fliplr": config.flip_horizontal,
+        "hsv_h": config.hue,
+        "hsv_s": config.saturation,
+        "hsv_v": config.brightness,
+        "erasing": config.erasing,
+        "box": config.box_gain,
+        "cls": config.class_gain,
+        "dfl": config.distribution_gain,
+        "device": config.device,
+        "workers": config.workers,
+        "seed": config.seed,
+        "deterministic": True,
+        "cache": "ram",
+        "amp": False,
+        "plots": False,
+        "verbose": False,
+        "single_cls": True,
+        "project": str(folder.resolve()),
+        "name": "detector",
+        "exist_ok": True,
+    }
+
+
+def _watch(model: Any, run: Run, config: DetectorConfig) -> None:
+    def note(trainer: Any) -> None:
+        losses = trainer.tloss.values() if isinstance(trainer.tloss, dict) else trainer.tloss
+        text = f"loss {sum(float(value) for value in losses):.2f}"
+        if found := trainer.metrics.get("metrics/mAP50(B)"):
+            text += f", validation mAP50 {float(found):.3f}"
+        run.report("detector", min(int(trainer.epoch) + 1, config.epochs), config.epochs, text)
+
+    model.add_callback("on_fit_epoch_end", note)
+
+
+def _unfinished(last: Path) -> bool:
+    """Whether a checkpoint still holds its optimizer: ultralytics strips it when a training ends."""
+    import torch
+
+    return int(torch.load(last, map_location="cpu", weights_only=False).get("epoch", -1)) >= 0
+
+
+def _keep_checkpoint(folder: Path, config: DetectorConfig) -> Path:
+    weights = folder / "detector" / "weights"
+    chosen = weights / ("best.pt" if config.validate_each_epoch else "last.pt")
+    shutil.copyfile(chosen if chosen.is_file() else weights / "last.pt", folder / CHECKPOINT)
+    return folder / CHECKPOINT
+
+
+def _golden(version: DatasetVersion, size: int) -> Floats:
+    items = list(datasets.gradable(version.dataset.only(Split.VAL)))[:_GOLDEN]
+    squares = [preprocessing.letterbox(datasets.read_decoded(version, item).pixels, size)[0] for item in items]
+    return preprocessing.detector_input(squares)
+
+
+def _parity(model: Any, graph: Path, golden: Floats, tolerance: float) -> float:
+    """Largest difference between graph and model on golden images, relative to the largest output."""
+    import torch
+
+    with torch.no_grad():
+        answer = model.model.float().eval()(torch.from_numpy(golden))
+    wanted = (answer[0] if isinstance(answer, tuple | list) else answer).numpy()
+    found = Graph(graph).run(golden)[0]
+    if found.shape != wanted.shape:
+        raise ParityError(graph.name, found.shape, f"outputs of shape {wanted.shape}", "Export the model again.")
+    gap = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    if not gap <= tolerance:
+        raise ParityError(graph.name, gap, f"a difference of at most {tolerance}", "Export the model again.")
+    return gap

@@ -1,0 +1,173 @@
+"""The registry: reports beside bundles, promotion and rollback with an append-only log of who, when and why."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import orjson
+
+from converters.dataset import Split
+from ml_backend import bundle as bundles
+from ml_backend.bundle import ModelBundle
+from ml_backend.errors import BundleError
+from training import report as reports
+from training.errors import RegistryError
+from training.gate import GateDecision
+from training.report import EvaluationReport
+
+LOG = "promotions.jsonl"
+
+
+class Change(StrEnum):
+    """Why the champion changed."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """One line of the log: which version took over from which, by whom, when, why, and under which policy it passed.
+
+    `forced` names the reasons that were overruled; it is empty for a version that passed the gate.
+    """
+
+    change: Change
+    version: str
+    previous: str | None
+    who: str
+    when: str
+    why: str
+    policy: str = ""
+    forced: tuple[str, ...] = ()
+
+
+def promote(
+    models: Path,
+    version: str,
+    decision: GateDecision | None,
+    *,
+    why: str,
+    who: str | None = None,
+    force: bool = False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Promotion:
+    """The logged promotion of a version that passed the gate; the backend follows the pointer by itself.
+
+    Raises RegistryError for a refused version (or one without a decision) unless `force`, which the log then tells.
+    """
+    reasons = ("no gate decision",) if decision is None else decision.reasons
+    if decision is not None and decision.candidate != version:
+        reasons = (f"the decision is on {decision.candidate}",)
+    if reasons and not force:
+        raise RegistryError(version, "; ".join(reasons), "a version that passed the gate", "Train on, or force it.")
+    policy = decision.policy if decision else ""
+    return _switch(models, Change.PROMOTE, version, who, why, policy, reasons, now)
+
+
+def rollback(
+    models: Path,
+    *,
+    why: str,
+    to: str | None = None,
+    who: str | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Promotion:
+    """The logged return to the champion before the present one, or to `to`; raises RegistryError where none was."""
+    current = bundles.champion_version(models)
+    served = [entry.version for entry in history(models)]
+    target = to or _before(history(models), current)
+    if target is None or target not in served:
+        raise RegistryError("rollback", target, "a version that was champion before", "See `dermloop models`.")
+    return _switch(models, Change.ROLLBACK, target, who, why, "", (), now)
+
+
+def history(models: Path) -> tuple[Promotion, ...]:
+    """Every promotion and rollback, oldest first; raises RegistryError for a line that cannot be read."""
+    path = models / LOG
+    if not path.is_file():
+        return ()
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            row = orjson.loads(line)
+            found.append(Promotion(**{**row, "change": Change(row["change"]), "forced": tuple(row["forced"])}))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise RegistryError(f"{path}, line {number}", str(error), "a promotion", "Restore the log.") from error
+    return tuple(found)
+
+
+def champion(models: Path) -> ModelBundle | None:
+    """The bundle that is served, checked, or None before the first promotion."""
+    version = bundles.champion_version(models)
+    return bundles.load_bundle(models / version) if version else None
+
+
+def load_bundle(models: Path, version: str) -> ModelBundle:
+    """A bundle by version, or the champion for `champion`; raises RegistryError where there is none."""
+    wanted = bundles.champion_version(models) if version == "champion" else version
+    if wanted is None or not (models / wanted / bundles.HEADER).is_file():
+        known = ", ".join(bundles.list_bundles(models)) or "none yet"
+        raise RegistryError("model version", version, f"one of: {known}", "Name a version from `dermloop models`.")
+    try:
+        return bundles.load_bundle(models / wanted)
+    except BundleError as error:
+        raise RegistryError(error.item, error.value, error.expected, error.cure) from error
+
+
+def report_path(bundle: ModelBundle, split: Split, split_digest: str) -> Path:
+    """Where the report of a bundle on a split lies, named by the split's content."""
+    return bundle.root / f"evaluation-{split.value}-{split_digest[:12]}.json"
+
+
+def save_report(bundle: ModelBundle, report: EvaluationReport) -> Path:
+    """Stores a report beside its bundle; the path says on which content it was measured."""
+    path = report_path(bundle, Split(report.split), report.split_digest)
+    reports.save(report, path)
+    return path
+
+
+def load_report(bundle: ModelBundle, split: Split, split_digest: str) -> EvaluationReport | None:
+    """The stored report of a bundle on a split, or None where it was not measured there yet."""
+    path = report_path(bundle, split, split_digest)
+    return reports.load(path) if path.is_file() else None
+
+
+def _before(entries: tuple[Promotion, ...], current: str | None) -> str | None:
+    """The version that the present champion took over from; a rollback is stepped over, not undone."""
+    stack: list[str] = []
+    for entry in entries:
+        if entry.change is Change.ROLLBACK and entry.version in stack:
+            del stack[stack.index(entry.version) + 1 :]
+        elif not stack or stack[-1] != entry.version:
+            stack.append(entry.version)
+    if stack and stack[-1] == current:
+        stack.pop()
+    return stack[-1] if stack else None
+
+
+def _switch(
+    models: Path,
+    change: Change,
+    version: str,
+    who: str | None,
+    why: str,
+    policy: str,
+    forced: tuple[str, ...],
+    now: Callable[[], datetime],
+) -> Promotion:
+    load_bundle(models, version)
+    previous = bundles.champion_version(models)
+    entry = Promotion(change, version, previous, who or getpass.getuser(), now().isoformat(), why, policy, forced)
+    with (models / LOG).open("ab") as stream:
+        stream.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))
+        stream.flush()
+        os.fsync(stream.fileno())
+    bundles.set_champion(models, version)
+    return entry

@@ -1,0 +1,324 @@
+"""Dataset version in, promoted bundle out: train, evaluate, gate, promote; each step is callable on its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from converters.dataset import DatasetVersion, Split
+from converters.taxonomy import Target
+from ml_backend import bundle as bundles
+from ml_backend import preprocessing
+from ml_backend.bundle import ClassifierSpec, DetectorSpec, ModelBundle
+from training import calibration, classifier, detector, evaluation, gate, registry, runs
+from training import config as configs
+from training.cases import Part
+from training.classifier import TrainedClassifier
+from training.config import TrainingConfig
+from training.detector import TrainedDetector
+from training.gate import GateDecision
+from training.metrics import Flags
+from training.registry import Promotion
+from training.report import EvaluationReport
+from training.runs import Progress, Run, silent
+
+Only: TypeAlias = Literal["detector", "classifier"]
+SHOWN = ("map50", "map50_95", "detection_sensitivity", "balanced_accuracy", "malignant_sensitivity")
+_FALLBACK_THRESHOLD = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """One stage done: its name, seconds, counts, metrics, and what is worth saying of it."""
+
+    stage: str
+    seconds: float
+    counts: tuple[tuple[str, int], ...] = ()
+    metrics: tuple[tuple[str, float], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+OnStage: TypeAlias = Callable[[StageReport], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedParts:
+    """What a training brought: one part or both, each with the spec it is to be served with, and its run."""
+
+    run_id: str
+    detector: tuple[TrainedDetector, DetectorSpec] | None = None
+    classifier: tuple[TrainedClassifier, ClassifierSpec] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainOutcome:
+    """How a retraining ended: the candidate that was decided on, its report, the decision, and the promotion if any."""
+
+    candidate: ModelBundle
+    report: EvaluationReport
+    champion_report: EvaluationReport | None
+    decision: GateDecision
+    promotion: Promotion | None = None
+    refused: tuple[GateDecision, ...] = field(default=())
+
+
+def retrain(
+    version: DatasetVersion,
+    *,
+    models: Path,
+    runs: Path,
+    config: TrainingConfig,
+    only: Only | None = None,
+    on_stage: OnStage = lambda stage: None,
+    progress: Progress = silent,
+    who: str | None = None,
+) -> RetrainOutcome:
+    """The outcome of training on a version and of offering the result to the gate; a pass is promoted.
+
+    Where only one of two newly trained parts passes, it is paired with the champion's other part and offered again.
+    """
+    champion = registry.champion(models)
+    begun = time.monotonic()
+    parts = train(version, models=models, runs=runs, config=config, only=only, progress=progress)
+    candidate = pair(parts, version, models, config, champion)
+    on_stage(StageReport("train", _since(begun), _train_counts(parts), (), _train_notes(parts, candidate)))
+    begun = time.monotonic()
+    report = evaluate(candidate, version, config, progress)
+    champion_report = evaluate(champion, version, config, progress) if champion else None
+    on_stage(StageReport("evaluate", _since(begun), _test_counts(report), _shown(report, champion_report)))
+    begun = time.monotonic()
+    refused: list[GateDecision] = []
+    decision = decide(report, champion_report, config)
+    if not decision.passed and champion is not None:
+        for half in _halves(parts, decision):
+            refused.append(decision)
+            candidate = pair(half, version, models, config, champion)
+            report = evaluate(candidate, version, config, progress)
+            decision = decide(report, champion_report, config)
+            if decision.passed:
+                break
+    on_stage(_gate_stage(decision, _since(begun)))
+    promotion = None
+    if decision.passed:
+        begun = time.monotonic()
+        why = f"passed {decision.policy} on dataset {version.digest[:12]}"
+        promotion = registry.promote(models, candidate.version, decision, why=why, who=who)
+        on_stage(StageReport("promote", _since(begun), (), (), (("version", candidate.version), ("why", why))))
+    return RetrainOutcome(candidate, report, champion_report, decision, promotion, tuple(refused))
+
+
+def train_first_bundle(
+    version: DatasetVersion,
+    *,
+    models: Path,
+    runs: Path,
+    config: TrainingConfig | None = None,
+    on_stage: OnStage = lambda stage: None,
+    progress: Progress = silent,
+) -> ModelBundle:
+    """The champion, trained by the `first` recipe and its lenient policy where there is none yet."""
+    if (known := registry.champion(models)) is not None:
+        return known
+    chosen = config or configs.recipe("first")
+    outcome = retrain(version, models=models, runs=runs, config=chosen, on_stage=on_stage, progress=progress)
+    if outcome.promotion is None:
+        why = "the first bundle: whatever it measures, there was none before"
+        registry.promote(models, outcome.candidate.version, outcome.decision, why=why, force=True)
+    return outcome.candidate
+
+
+def train(
+    version: DatasetVersion,
+    *,
+    models: Path,
+    runs: Path,
+    config: TrainingConfig,
+    only: Only | None = None,
+    progress: Progress = silent,
+    resumed: Run | None = None,
+) -> TrainedParts:
+    """The newly trained parts, each with thresholds set on the validation split; nothing is registered yet."""
+    champion = registry.champion(models)
+    run = resumed or _start(runs, only or "both", version.digest, config, progress)
+    cache = runs / "cache"
+    try:
+        new_detector = new_classifier = None
+        if only != "classifier":
+            warm = _checkpoint(runs, champion, "detector_run", detector.CHECKPOINT)
+            trained = detector.train(version, run, cache, config.detector, warm)
+            new_detector = (trained, _detector_spec(trained, version, run, config))
+        if only != "detector":
+            warm = _checkpoint(runs, champion, "classifier_run", classifier.CHECKPOINT)
+            read = classifier.train(version, run, cache, config.classifier, warm)
+            new_classifier = (read, _classifier_spec(read, version, config))
+    except Exception as error:
+        run.fail(str(error))
+        raise
+    run.finish()
+    return TrainedParts(run.run_id, new_detector, new_classifier)
+
+
+def pair(
+    parts: TrainedParts, version: DatasetVersion, models: Path, config: TrainingConfig, champion: ModelBundle | None
+) -> ModelBundle:
+    """The written bundle of the new parts, each missing one taken from the champion."""
+    lineage = {"dataset": version.digest, "parent": champion.version if champion else ""}
+    detects = reads = None
+    if parts.detector is not None:
+        detects = (parts.detector[0].graph, parts.detector[1])
+        lineage |= {"detector_run": parts.run_id, "detector_start": parts.detector[0].start}
+        lineage["detector_dataset"] = version.digest
+    elif champion is not None and champion.detector is not None:
+        detects = (champion.detector_path, champion.detector)
+        lineage |= _inherited(champion, "detector_")
+    if parts.classifier is not None:
+        reads = (parts.classifier[0].graph, parts.classifier[1])
+        lineage |= {"classifier_run": parts.run_id, "classifier_start": parts.classifier[0].start}
+        lineage["classifier_dataset"] = version.digest
+    elif champion is not None and champion.classifier is not None:
+        reads = (champion.classifier_path, champion.classifier)
+        lineage |= _inherited(champion, "classifier_")
+    return bundles.write_bundle(
+        models,
+        name=config.name,
+        taxonomy=version.dataset.taxonomy,
+        detector=detects,
+        classifier=reads,
+        lineage=lineage,
+    )
+
+
+def evaluate(
+    bundle: ModelBundle,
+    version: DatasetVersion,
+    config: TrainingConfig,
+    progress: Progress = silent,
+    split: Split = Split.TEST,
+) -> EvaluationReport:
+    """The report of a bundle on a split, measured once and kept beside the bundle."""
+    known = registry.load_report(bundle, split, version.split_digest(split))
+    if known is not None:
+        return known
+    found = evaluation.evaluate(bundle, version, split, config.evaluation, progress)
+    registry.save_report(bundle, found)
+    return found
+
+
+def decide(candidate: EvaluationReport, champion: EvaluationReport | None, config: TrainingConfig) -> GateDecision:
+    """The gate's decision under the configured policy."""
+    own = Path(config.gate.policies) if config.gate.policies else None
+    return gate.decide(candidate, champion, gate.read_policy(config.gate.policy, own))
+
+
+def _start(folder: Path, kind: str, dataset: str, config: TrainingConfig, progress: Progress) -> Run:
+    return runs.start(folder, kind, dataset, config, progress)
+
+
+def _checkpoint(folder: Path, champion: ModelBundle | None, key: str, name: str) -> Path | None:
+    run_id = champion.lineage.get(key) if champion else None
+    path = folder / run_id / name if run_id else None
+    return path if path is not None and path.is_file() else None
+
+
+def _detector_spec(trained: TrainedDetector, version: DatasetVersion, run: Run, config: TrainingConfig) -> DetectorSpec:
+    settings = config.detector
+    spec = DetectorSpec(
+        input_size=settings.image_size,
+        score_threshold=settings.score_threshold or _FALLBACK_THRESHOLD,
+        iou_threshold=settings.iou_threshold,
+        max_detections=settings.max_detections,
+    )
+    if settings.score_threshold:
+        return spec
+    draft = ModelBundle(run.folder, "draft", "draft", version.dataset.taxonomy, spec)
+    found = evaluation.best_threshold(evaluation.cases_of(draft, version, Split.VAL))
+    return spec if found is None else replace(spec, score_threshold=round(found, 2))
+
+
+def _classifier_spec(trained: TrainedClassifier, version: DatasetVersion, config: TrainingConfig) -> ClassifierSpec:
+    settings, known = config.classifier, version.dataset.taxonomy
+    heat = calibration.temperature(trained.logits, trained.labels)
+    shares = preprocessing.softmax(trained.logits, heat)
+    columns = _malignant_columns(version, settings.target)
+    malignant = columns[trained.labels]
+    return ClassifierSpec(
+        target=settings.target,
+        classes=known.classes(settings.target),
+        input_size=trained.shape.image_size,
+        scaling=trained.shape.scaling,
+        crop_padding=settings.crop_padding,
+        temperature=heat,
+        conformal_threshold=calibration.conformal_threshold(shares, trained.labels, settings.coverage),
+        operating_point=calibration.operating_point(
+            calibration.malignant_shares(shares, columns), malignant, settings.sensitivity_goal
+        ),
+    )
+
+
+def _malignant_columns(version: DatasetVersion, target: Target) -> Flags:
+    known = version.dataset.taxonomy
+    flags = np.zeros(len(known.classes(target)), dtype=bool)
+    for diagnosis in known.diagnoses:
+        flags[known.class_index(diagnosis, target)] |= diagnosis.malignant
+    return flags
+
+
+def _inherited(champion: ModelBundle, prefix: str) -> dict[str, str]:
+    return {name: value for name, value in champion.lineage.items() if name.startswith(prefix)}
+
+
+def _halves(parts: TrainedParts, decision: GateDecision) -> Iterator[TrainedParts]:
+    """Each new part that passed on its own, without the other."""
+    if parts.detector is None or parts.classifier is None:
+        return
+    if decision.passes(Part.DETECTOR):
+        yield replace(parts, classifier=None)
+    if decision.passes(Part.CLASSIFIER):
+        yield replace(parts, detector=None)
+
+
+def _since(begun: float) -> float:
+    return round(time.monotonic() - begun, 3)
+
+
+def _train_counts(parts: TrainedParts) -> tuple[tuple[str, int], ...]:
+    counts: list[tuple[str, int]] = []
+    if parts.detector is not None:
+        data = parts.detector[0].data
+        counts += [("images", data.images), ("lesions", data.lesions), ("background", data.background)]
+        counts += [("detector_epochs", parts.detector[0].epochs)]
+    if parts.classifier is not None:
+        counts += [("crops", sum(parts.classifier[0].train_counts)), ("classifier_epochs", parts.classifier[0].epochs)]
+    return tuple(counts)
+
+
+def _train_notes(parts: TrainedParts, candidate: ModelBundle) -> tuple[tuple[str, str], ...]:
+    notes = [("version", candidate.version), ("run", parts.run_id)]
+    if parts.detector is not None:
+        notes.append(("detector_start", parts.detector[0].start))
+    if parts.classifier is not None:
+        notes.append(("classifier_start", parts.classifier[0].start))
+    return tuple(notes)
+
+
+def _test_counts(report: EvaluationReport) -> tuple[tuple[str, int], ...]:
+    return ("images", len(report.cases)), ("lesions", sum(case.lesions for case in report.cases))
+
+
+def _shown(report: EvaluationReport, champion: EvaluationReport | None) -> tuple[tuple[str, float], ...]:
+    found = [(name, round(report.value(name), 4)) for name in SHOWN if report.get(name)]
+    if champion is not None:
+        found += [(f"champion_{name}", round(champion.value(name), 4)) for name in SHOWN if champion.get(name)]
+    return tuple(found)
+
+
+def _gate_stage(decision: GateDecision, seconds: float) -> StageReport:
+    counts = (("checks", len(decision.checks)), ("failed", len(decision.reasons)))
+    notes = [("policy", decision.policy), ("passed", str(decision.passed).lower())]
+    notes += [("reason", reason) for reason in decision.reasons]
+    return StageReport("gate", seconds, counts, (), tuple(notes))

@@ -1,0 +1,167 @@
+"""Run folders: one training run each, with its settings, checkpoints and a status that outlives a killed process."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+
+from training import config as configs
+from training.config import TrainingConfig
+from training.errors import RunError
+
+STATUS = "status.json"
+SETTINGS = "config.toml"
+
+
+class RunState(StrEnum):
+    """Where a run stands; a run found `running` whose process is gone was killed and can be resumed."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """What `status.json` says: kind of run, dataset version, process, epochs done, and the last word."""
+
+    run: str
+    kind: str
+    dataset: str
+    state: RunState
+    pid: int
+    started: str
+    updated: str
+    done: int = 0
+    total: int = 0
+    text: str = ""
+
+
+class Progress(Protocol):
+    """Told after each epoch or batch of work: which part, how much of it is done, and a few words."""
+
+    def __call__(self, part: str, done: int, total: int, text: str) -> None:
+        """Takes note; must not raise."""
+
+
+def silent(part: str, done: int, total: int, text: str) -> None:
+    """A progress that nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An open run folder; `report` keeps its status file up to date and passes the word on."""
+
+    folder: Path
+    status: RunStatus
+    watcher: Progress
+    now: Callable[[], datetime]
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def report(self, part: str, done: int, total: int, text: str) -> None:
+        """Notes progress in the status file and tells the watcher."""
+        self._write(replace(self.status, done=done, total=total, text=f"{part}: {text}"))
+        self.watcher(part, done, total, text)
+
+    def finish(self, text: str = "") -> None:
+        """Notes that the run ended well."""
+        last = read_status(self.folder)
+        self._write(replace(last, state=RunState.DONE, text=text or last.text))
+
+    def fail(self, reason: str) -> None:
+        """Notes that the run ended badly, and why."""
+        self._write(replace(read_status(self.folder), state=RunState.FAILED, text=reason))
+
+    def _write(self, status: RunStatus) -> None:
+        _write_status(self.folder, replace(status, updated=self.now().isoformat()))
+
+
+def start(
+    runs: Path,
+    kind: str,
+    dataset: str,
+    config: TrainingConfig,
+    watcher: Progress = silent,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Run:
+    """A new run folder named by time, kind and dataset, with its settings written out."""
+    moment = now()
+    stem = f"{moment:%Y%m%d-%H%M%S}-{kind}-{dataset[:8]}"
+    folder = _new_folder(runs, stem)
+    (folder / SETTINGS).write_text(configs.encode(config), encoding="utf-8")
+    status = RunStatus(
+        folder.name, kind, dataset, RunState.RUNNING, os.getpid(), moment.isoformat(), moment.isoformat()
+    )
+    _write_status(folder, status)
+    return Run(folder, status, watcher, now)
+
+
+def resume(
+    folder: Path, watcher: Progress = silent, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> tuple[Run, TrainingConfig]:
+    """A run taken up again with the settings it began with; raises RunError where it is done or still going."""
+    status = read_status(folder)
+    if status.state is RunState.DONE:
+        raise RunError(folder.name, status.state.value, "an unfinished run", "Start a new run.")
+    if status.state is RunState.RUNNING and status.pid != os.getpid() and _alive(status.pid):
+        raise RunError(folder.name, f"process {status.pid}", "a run whose process ended", "Wait for it, or stop it.")
+    status = replace(status, state=RunState.RUNNING, pid=os.getpid(), text="resumed")
+    _write_status(folder, status)
+    return Run(folder, status, watcher, now), configs.read(folder / SETTINGS)
+
+
+def read_status(folder: Path) -> RunStatus:
+    """The status of a run folder; raises RunError where there is none."""
+    try:
+        row = orjson.loads((folder / STATUS).read_bytes())
+        return RunStatus(**{**row, "state": RunState(row["state"])})
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(str(folder), str(error), f"a run folder with {STATUS}", "Name a run.") from error
+
+
+def unfinished(runs: Path) -> Iterator[RunStatus]:
+    """Runs that failed or whose process is gone, oldest first."""
+    for path in sorted(runs.glob(f"*/{STATUS}")):
+        status = read_status(path.parent)
+        if status.state is RunState.FAILED or (status.state is RunState.RUNNING and not _alive(status.pid)):
+            yield status
+
+
+def _new_folder(runs: Path, stem: str) -> Path:
+    clean = re.sub(r"[^A-Za-z0-9.-]", "-", stem)
+    for number in range(1000):
+        folder = runs / (clean if number == 0 else f"{clean}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise RunError(str(runs), clean, "a free run name", "Remove old runs.")
+
+
+def _write_status(folder: Path, status: RunStatus) -> None:
+    draft = folder / f".{STATUS}.{os.getpid()}"
+    draft.write_bytes(orjson.dumps(asdict(status), option=orjson.OPT_INDENT_2))
+    draft.replace(folder / STATUS)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
