@@ -31,9 +31,10 @@ class Graph:
                 str(path), type(error).__name__, "a graph onnxruntime can load", "Export again."
             ) from error
         self._input = self._session.get_inputs()[0].name
-        self.outputs = tuple(output.name for output in self._session.get_outputs())
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """The graph's outputs, in its own order, for one batch."""
-        found: list[Any] = self._session.run(None, {self._input: batch})
+    def run(self, batch: NDArray[np.float32], first: str = "") -> tuple[NDArray[np.float32], ...]:
+        """The graph's outputs for one batch: the one called `first` where there is such, then the others in order."""
+        names = sorted(self._outputs, key=lambda name: name != first)
+        found: list[Any] = self._session.run(names, {self._input: batch})
         return tuple(found)

@@ -87,7 +87,7 @@ class Pipeline:
                 preprocessing.crop_lesion(image.pixels, image.to_pixels(box), spec.crop_padding, spec.input_size)
                 for image, box in part
             ]
-            outputs = graph.run(preprocessing.scale_crops(np.stack(crops), spec.scaling))
+            outputs = graph.run(preprocessing.scale_crops(np.stack(crops), spec.scaling), first="logits")
             readings += self._readings(outputs, spec)
         return readings
 

@@ -95,7 +95,7 @@ def colour_classifier(path: Path, classes: int, size: int = 32, weights: NDArray
         n("MatMul", ["colour", "weights"], ["cam"]),
         n("ReduceMean", ["cam"], ["logits"], axes=[1, 2], keepdims=0),
     ]
-    outputs = {"logits": ["n", classes], "cam": ["n", 4, 4, classes]}
+    outputs = {"cam": ["n", 4, 4, classes], "logits": ["n", classes]}
     return _saved(path, nodes, constants, ("crops", ["n", size, size, 3]), outputs)
 
 
