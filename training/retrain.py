@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -34,13 +34,11 @@ _FALLBACK_THRESHOLD = 0.25
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """One stage done: its name, seconds, counts, metrics, and what is worth saying of it."""
+    """One stage done: its name, its seconds, and what it counted, measured or decided, ready for a line of JSON."""
 
     stage: str
     seconds: float
-    counts: tuple[tuple[str, int], ...] = ()
-    metrics: tuple[tuple[str, float], ...] = ()
-    notes: tuple[tuple[str, str], ...] = ()
+    counts: Mapping[str, Any] = field(default_factory=dict)
 
 
 OnStage: TypeAlias = Callable[[StageReport], None]
@@ -86,11 +84,11 @@ def retrain(
     begun = time.monotonic()
     parts = train(version, models=models, runs=runs, config=config, only=only, progress=progress)
     candidate = pair(parts, version, models, config, champion)
-    on_stage(StageReport("train", _since(begun), _train_counts(parts), (), _train_notes(parts, candidate)))
+    on_stage(StageReport("train", _since(begun), _train_counts(parts, candidate)))
     begun = time.monotonic()
     report = evaluate(candidate, version, config, progress)
     champion_report = evaluate(champion, version, config, progress) if champion else None
-    on_stage(StageReport("evaluate", _since(begun), _test_counts(report), _shown(report, champion_report)))
+    on_stage(StageReport("evaluate", _since(begun), _shown(report, champion_report)))
     begun = time.monotonic()
     refused: list[GateDecision] = []
     decision = decide(report, champion_report, config)
@@ -108,7 +106,7 @@ def retrain(
         begun = time.monotonic()
         why = f"passed {decision.policy} on dataset {version.digest[:12]}"
         promotion = registry.promote(models, candidate.version, decision, why=why, who=who)
-        on_stage(StageReport("promote", _since(begun), (), (), (("version", candidate.version), ("why", why))))
+        on_stage(StageReport("promote", _since(begun), {"version": candidate.version, "why": why}))
     return RetrainOutcome(candidate, report, champion_report, decision, promotion, tuple(refused))
 
 
@@ -286,39 +284,42 @@ def _since(begun: float) -> float:
     return round(time.monotonic() - begun, 3)
 
 
-def _train_counts(parts: TrainedParts) -> tuple[tuple[str, int], ...]:
-    counts: list[tuple[str, int]] = []
+def _train_counts(parts: TrainedParts, candidate: ModelBundle) -> dict[str, Any]:
+    counts: dict[str, Any] = {"version": candidate.version, "run": parts.run_id}
     if parts.detector is not None:
-        data = parts.detector[0].data
-        counts += [("images", data.images), ("lesions", data.lesions), ("background", data.background)]
-        counts += [("detector_epochs", parts.detector[0].epochs)]
+        trained, data = parts.detector[0], parts.detector[0].data
+        counts |= {"images": data.images, "lesions": data.lesions, "background": data.background}
+        counts |= {
+            "detector_start": trained.start,
+            "detector_epochs": trained.epochs,
+            "detector_parity": trained.parity,
+        }
     if parts.classifier is not None:
-        counts += [("crops", sum(parts.classifier[0].train_counts)), ("classifier_epochs", parts.classifier[0].epochs)]
-    return tuple(counts)
+        read = parts.classifier[0]
+        counts |= {"crops": sum(read.train_counts), "classifier_start": read.start}
+        counts |= {"classifier_epochs": read.epochs, "classifier_parity": read.parity}
+    return counts
 
 
-def _train_notes(parts: TrainedParts, candidate: ModelBundle) -> tuple[tuple[str, str], ...]:
-    notes = [("version", candidate.version), ("run", parts.run_id)]
-    if parts.detector is not None:
-        notes.append(("detector_start", parts.detector[0].start))
-    if parts.classifier is not None:
-        notes.append(("classifier_start", parts.classifier[0].start))
-    return tuple(notes)
-
-
-def _test_counts(report: EvaluationReport) -> tuple[tuple[str, int], ...]:
-    return ("images", len(report.cases)), ("lesions", sum(case.lesions for case in report.cases))
-
-
-def _shown(report: EvaluationReport, champion: EvaluationReport | None) -> tuple[tuple[str, float], ...]:
-    found = [(name, round(report.value(name), 4)) for name in SHOWN if report.get(name)]
+def _shown(report: EvaluationReport, champion: EvaluationReport | None) -> dict[str, Any]:
+    counts: dict[str, Any] = {"images": len(report.cases), "lesions": sum(case.lesions for case in report.cases)}
+    counts |= {name: round(report.value(name), 4) for name in SHOWN if report.get(name)}
     if champion is not None:
-        found += [(f"champion_{name}", round(champion.value(name), 4)) for name in SHOWN if champion.get(name)]
-    return tuple(found)
+        counts |= {f"champion_{name}": round(champion.value(name), 4) for name in SHOWN if champion.get(name)}
+    return counts
+
+
+def gate_counts(decision: GateDecision) -> dict[str, Any]:
+    """A decision as facts for a line of JSON: policy, verdict, number of checks, and all reasons for a refusal."""
+    return {
+        "policy": decision.policy,
+        "passed": decision.passed,
+        "candidate": decision.candidate,
+        "champion": decision.champion,
+        "checks": len(decision.checks),
+        "reasons": list(decision.reasons),
+    }
 
 
 def _gate_stage(decision: GateDecision, seconds: float) -> StageReport:
-    counts = (("checks", len(decision.checks)), ("failed", len(decision.reasons)))
-    notes = [("policy", decision.policy), ("passed", str(decision.passed).lower())]
-    notes += [("reason", reason) for reason in decision.reasons]
-    return StageReport("gate", seconds, counts, (), tuple(notes))
+    return StageReport("gate", seconds, gate_counts(decision))
