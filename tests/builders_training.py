@@ -14,6 +14,10 @@ from converters import taxonomy
 from converters.annotation import Annotation, Finding, ImageRecord, Lesion, TruthLevel
 from converters.dataset import Dataset, DatasetItem, DatasetVersion, Split, freeze
 from converters.geometry import ImageSize, PixelBox
+from converters.taxonomy import Target
+from training.cases import CaseTable, ImageCase, LesionCase, Part
+from training.config import EvaluationConfig
+from training.report import EvaluationReport, summarise, summarise_slices
 
 TAXONOMY = taxonomy.read()
 COLOURS = {"mel": (60, 20, 20), "nv": (150, 90, 60), "bcc": (230, 120, 160)}
@@ -70,3 +74,48 @@ def version_of(
             sources[item.record.image_id] = path
             items.append(item)
     return freeze(Dataset(TAXONOMY, tuple(items)), sources, folder / "datasets", {})
+
+
+def report_of(
+    images: int = 60,
+    *,
+    bundle: str = "candidate",
+    right: float = 0.8,
+    melanoma_right: float | None = None,
+    dark_skin_right: float | None = None,
+    score: float = 0.9,
+    digest: str = "d" * 64,
+    seed: int = 0,
+) -> EvaluationReport:
+    """A report on made-up cases: one lesion an image, found with the given chance, named with the given chance.
+
+    Every fourth lesion is a melanoma, every third image shows skin type 6; both may have chances of their own.
+    """
+    generator = np.random.default_rng(seed)
+    classes = TAXONOMY.classes(Target.SEVERITY)
+    cases = []
+    for number in range(images):
+        melanoma, dark = number % 4 == 0, number % 3 == 0
+        chance = melanoma_right if melanoma and melanoma_right is not None else right
+        chance = dark_skin_right if dark and dark_skin_right is not None else chance
+        truth = 2 if melanoma else 0
+        named = truth if generator.random() < chance else 2 - truth
+        found = bool(generator.random() < chance)
+        shares = tuple(0.8 if column == named else 0.1 for column in range(3))
+        reading = LesionCase("mel" if melanoma else "nv", truth, shares, melanoma, 1 - shares[0], named == 2, found)
+        hits = tuple((found and row < 6,) for row in range(10))
+        slices = (("skin_type", "6" if dark else "2"),)
+        cases.append(ImageCase(f"{number:04d}", f"{number:04d}", 1, (score,), hits, (found,), 0, (reading,), slices))
+    table = CaseTable(tuple(cases), classes)
+    config = EvaluationConfig(resamples=50)
+    return EvaluationReport(
+        bundle=bundle,
+        dataset="dataset",
+        split="test",
+        split_digest=digest,
+        classes=classes,
+        metrics=summarise(table, config, frozenset(Part)),
+        cases=tuple(cases),
+        slices=summarise_slices(table, config, frozenset(Part)),
+        ms_per_image=20.0,
+    )
