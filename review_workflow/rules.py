@@ -47,6 +47,9 @@ def _about_person(person: Person | None, work: Work, review: Review) -> str:
         return f"This is work for the role {TIER_ROLES[tier]}; yours is {person.role}. Nothing was changed."
     if work.assignee not in (None, person.email):
         return "This task is assigned to another reader. Nothing was changed."
+    standing = review.answer(work.key)
+    if standing is not None and standing.annotation.author != person.email:
+        return "This task was already answered by somebody else. Nothing was changed."
     authors = {answer.annotation.author for answer in review.answers if _is_foreign(answer.key, work)}
     if person.email in authors:
         return "You have already answered for this image; somebody else has to review it."
@@ -74,11 +77,7 @@ def _about_moment(review: Review, work: Work) -> str:
 def _about_content(tier: Tier, verdict: Verdict | None, reason: str, annotation: Annotation) -> str:
     allowed = _ALLOWED[tier]
     if verdict not in allowed:
-        return (
-            f"Choose a verdict: {', '.join(v for v in allowed if v)}."
-            if verdict is None
-            else f"{verdict} is not yours."
-        )
+        return f"Choose a verdict: {', '.join(v for v in allowed if v)}."
     if verdict in _NEEDS_REASON:
         return "" if reason.strip() else f"{verdict} needs a reason. Write one sentence and submit again."
     if annotation.finding is Finding.NOT_LOOKED_AT:

@@ -16,6 +16,7 @@ from review_workflow import policy as policies
 from review_workflow.decisions import Setting, apply, register
 from review_workflow.errors import BusyError, LabelStudioError, ReviewError, UnknownPersonError
 from review_workflow.gateway import Gateway
+from review_workflow.label_studio import LabelStudioTasks
 from review_workflow.people import Person, Role
 from review_workflow.policy import Policy
 from review_workflow.project_setup import SetupOptions, SetupReport, set_up
@@ -48,7 +49,7 @@ class ReviewService:
     def __init__(
         self,
         store: Store,
-        gateway: Gateway | None,
+        gateway: LabelStudioTasks | None,
         policy: Policy,
         taxonomy: Taxonomy,
         options: SetupOptions,
@@ -131,7 +132,7 @@ class ReviewService:
         """Makes or repairs the three projects and remembers them; tasks of a lost project are made again."""
         with self._store.reading() as session:
             known = {tier: int(found) for tier in Tier if (found := session.fact(project_fact(tier)))}
-        report = set_up(self._required(), self._taxonomy, known, self._options)
+        report = set_up(self._real(), self._taxonomy, known, self._options)
         with self._store.writing() as session:
             for tier, project_id in report.projects:
                 session.put_fact(project_fact(tier), str(project_id))
@@ -255,16 +256,18 @@ class ReviewService:
     def _setting(self, session: Session) -> Setting:
         return Setting(self._policy, self._taxonomy, session.roster())
 
-    def _required(self) -> Gateway:
-        if self._gateway is None:
+    def _real(self) -> Gateway:
+        if not isinstance(self._gateway, Gateway):
             raise LabelStudioError(
                 "Label Studio", None, "an address and a token", "Set DERMLOOP_REVIEW_LABEL_STUDIO_TOKEN."
             )
         return self._gateway
 
     def _synced(self) -> Sync:
-        self._required()
-        assert self._sync is not None
+        if self._sync is None:
+            raise LabelStudioError(
+                "Label Studio", None, "an address and a token", "Set DERMLOOP_REVIEW_LABEL_STUDIO_TOKEN."
+            )
         return self._sync
 
 

@@ -1,6 +1,6 @@
 """Label Studio and the review database brought into step: what changed there comes in, what follows goes out.
 
-Webhooks are hints that are followed at once; what can be relied on is the pass over everything changed since the cursor.
+Webhooks are hints that are followed at once; the pass over everything changed since the cursor is what counts.
 One process at a time does either, by a lease in the database.
 """
 

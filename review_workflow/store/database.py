@@ -12,7 +12,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from review_workflow.errors import SettingsError
 from review_workflow.store.session import Session
@@ -53,7 +53,7 @@ def open_store(url: str) -> Store:
     try:
         engine = _engine(url)
         _migrate(engine)
-    except (ArgumentError, OperationalError, ModuleNotFoundError) as error:
+    except (ArgumentError, DatabaseError, ModuleNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise SettingsError("DATABASE_URL", reason, "a reachable SQLite or PostgreSQL", "Correct the URL.") from error
     return Store(engine)
