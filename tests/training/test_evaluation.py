@@ -1,0 +1,126 @@
+"""Evaluation runs what is served, and its report survives the disk."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from builders_serving import bundle, pixels
+from builders_training import TAXONOMY, item_of, report_of
+from PIL import Image
+
+from converters.annotation import Finding
+from converters.dataset import Dataset, DatasetVersion, Split, freeze
+from converters.geometry import PixelBox
+from training import config, report, retrain
+from training.cases import ImageCase
+from training.config import EvaluationConfig, TrainingConfig
+from training.decoy import worse_candidate
+from training.errors import DataError, EvaluationError
+from training.evaluation import best_threshold, cases_of, evaluate
+
+PATCHES = ((20, 30, 60, 70), (25, 20, 70, 80), (10, 40, 50, 90), (30, 30, 75, 60))
+QUICK = EvaluationConfig(resamples=20, minimum_slice=2)
+
+
+def served_version(folder: Path, ungradable: bool = False) -> DatasetVersion:
+    """Pictures with one dark patch each, which the tiny detector finds exactly, and one lesion-free picture."""
+    sources, items = {}, []
+    (folder / "sources").mkdir(parents=True)
+    for number, patch in enumerate((*PATCHES, None)):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels(patches=(patch,) if patch else ())).save(buffer, "PNG")
+        box = PixelBox(*(float(edge) for edge in patch)) if patch else None
+        item = item_of(buffer.getvalue(), box, "mel" if number % 2 else "nv", Split.TEST, skin_type=number % 2 + 1)
+        sources[item.record.image_id] = folder / "sources" / f"{number}.png"
+        sources[item.record.image_id].write_bytes(buffer.getvalue())
+        items.append(item)
+    if ungradable:
+        blank = io.BytesIO()
+        Image.new("RGB", (80, 80), "black").save(blank, "PNG")
+        item = item_of(blank.getvalue(), None, None, Split.TEST, Finding.UNGRADABLE)
+        sources[item.record.image_id] = folder / "sources" / "blank.png"
+        sources[item.record.image_id].write_bytes(blank.getvalue())
+        items.append(item)
+    return freeze(Dataset(TAXONOMY, tuple(items)), sources, folder / "datasets", {})
+
+
+def test_a_detector_that_finds_everything_measures_so(tmp_path: Path) -> None:
+    found = evaluate(bundle(tmp_path), served_version(tmp_path, ungradable=True), Split.TEST, QUICK)
+    assert found.value("map50") == pytest.approx(1.0)
+    assert found.value("detection_sensitivity") == 1.0
+    assert found.value("false_positives_per_image") == 0.0
+    assert (len(found.cases), found.skipped) == (5, 1)
+    assert found.ms_per_image > 0
+    metric = found.get("balanced_accuracy")
+    assert metric is not None
+    assert metric.cases == 4
+
+
+def test_a_report_survives_the_disk(tmp_path: Path) -> None:
+    found = evaluate(bundle(tmp_path), served_version(tmp_path), Split.TEST, QUICK)
+    report.save(found, tmp_path / "report.json")
+    loaded = report.load(tmp_path / "report.json")
+    assert report.encode(loaded) == report.encode(found)
+
+
+def test_one_part_alone_measures_only_itself(tmp_path: Path) -> None:
+    version = served_version(tmp_path)
+    blind = evaluate(bundle(tmp_path / "c", detector=False), version, Split.TEST, QUICK)
+    silent = evaluate(bundle(tmp_path / "d", classifier=False), version, Split.TEST, QUICK)
+    assert blind.get("map50") is None
+    assert blind.get("balanced_accuracy") is not None
+    assert silent.get("map50") is not None
+    assert silent.get("balanced_accuracy") is None
+
+
+def test_detections_under_the_threshold_count_for_the_curve_but_are_not_served(tmp_path: Path) -> None:
+    found = evaluate(bundle(tmp_path, score=0.1), served_version(tmp_path), Split.TEST, QUICK)
+    assert found.value("map50") == pytest.approx(1.0)
+    assert found.value("detection_sensitivity") == 0.0
+
+
+def test_an_empty_split_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train split"):
+        cases_of(bundle(tmp_path), served_version(tmp_path), Split.TRAIN)
+
+
+def test_a_malformed_report_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"format": 1}')
+    with pytest.raises(EvaluationError, match=r"report\.json"):
+        report.load(tmp_path / "report.json")
+
+
+def test_slices_under_the_minimum_are_no_evidence() -> None:
+    found = report.summarise_slices(report_of(40).table(), EvaluationConfig(minimum_slice=20), frozenset(report.Part))
+    evidence = {(part.value, part.metric.name): part.evidence for part in found}
+    assert evidence[("2", "map50")]
+    assert not evidence[("6", "map50")]
+
+
+def test_the_best_threshold_separates_hits_from_false_alarms() -> None:
+    cases = [
+        ImageCase(str(n), str(n), 1, (0.5, 0.2), tuple((True, False) for _ in range(10)), (True,)) for n in range(5)
+    ]
+    threshold = best_threshold(cases)
+    assert threshold is not None
+    assert 0.2 < threshold <= 0.5
+    assert best_threshold([ImageCase("1", "1", 1, (), tuple(() for _ in range(10)))]) is None
+
+
+def test_a_deliberately_worse_candidate_is_refused_with_reasons(tmp_path: Path) -> None:
+    version, settings = served_version(tmp_path), config.recipe("loop")
+    champion = bundle(tmp_path)
+    worse = worse_candidate(champion, champion.root.parent)
+    assert worse.lineage["purpose"].startswith("deliberately worse")
+    reports = [retrain.evaluate(one, version, settings) for one in (worse, champion)]
+    decision = retrain.decide(reports[0], reports[1], settings)
+    assert not decision.passed
+    assert decision.reasons
+
+
+def test_a_report_is_measured_once(tmp_path: Path) -> None:
+    version, one = served_version(tmp_path), bundle(tmp_path)
+    first = retrain.evaluate(one, version, TrainingConfig(evaluation=QUICK))
+    assert report.encode(retrain.evaluate(one, version, TrainingConfig())) == report.encode(first)
