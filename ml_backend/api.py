@@ -10,6 +10,7 @@ from ml_backend import protocol
 from ml_backend.bundle import list_bundles
 from ml_backend.composition import Parts
 from ml_backend.errors import JobError
+from ml_backend.label_config import read_config, unmatched
 from ml_backend.protocol import START_TRAINING
 
 _JOB_STATUS = {
@@ -32,8 +33,13 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @routes.post("/setup")
     def setup() -> Response:
-        protocol.decode_setup(request.get_json(silent=True))
-        return jsonify({"model_version": parts.host.state.version})
+        body = protocol.decode_setup(request.get_json(silent=True))
+        config = read_config(body.label_config, parts.taxonomy)
+        bundle = parts.host.serving
+        target = bundle.classifier.target if bundle and bundle.classifier else None
+        problems = unmatched(config, target, parts.taxonomy) if bundle else config.problems
+        parts.unmatched[body.project] = problems
+        return jsonify({"model_version": bundle.version if bundle else None, "unmatched": list(problems)})
 
     @routes.post("/predict")
     def predict() -> Response:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from converters import taxonomy
+from converters.taxonomy import Taxonomy
 from ml_backend.fetch import ImageSource, Reach
 from ml_backend.host import PipelineHost
 from ml_backend.images import DecodeLimits
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a serving program works with; the queue is opened when it is first asked for."""
+    """What a serving program works with; the queue is opened when it is first asked for.
+
+    `unmatched` holds, by project, what its labelling config has no place for, as the last `/setup` found it.
+    """
 
     settings: Settings
+    taxonomy: Taxonomy
     host: PipelineHost
     service: PredictionService
     source: ImageSource
+    unmatched: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def queue(self) -> JobQueue:
@@ -45,11 +51,13 @@ class Parts:
 
 def build(settings: Settings) -> Parts:
     """The parts for these settings; models begin to load in the background, nothing is waited for."""
-    host = PipelineHost(settings.models_folder, taxonomy.read(), settings.threads)
+    known = taxonomy.read()
+    host = PipelineHost(settings.models_folder, known, settings.threads)
     host.start()
     limits = DecodeLimits(settings.max_bytes, settings.max_pixels)
     return Parts(
         settings=settings,
+        taxonomy=known,
         host=host,
         service=PredictionService(host, limits),
         source=ImageSource(_reach(settings), _uploads(settings), _objects(settings)),

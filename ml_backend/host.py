@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.taxonomy import Taxonomy
-from ml_backend.bundle import champion_version, load_bundle
+from ml_backend.bundle import ModelBundle, champion_version, load_bundle
 from ml_backend.errors import BundleError, NoModelError
 from ml_backend.pipeline import Pipeline
 
@@ -68,9 +68,14 @@ class PipelineHost:
     @property
     def state(self) -> HostState:
         """What is served now, without waiting."""
+        bundle = self.serving
+        return HostState(bundle.version if bundle else None, self._error, not self._settled.is_set())
+
+    @property
+    def serving(self) -> ModelBundle | None:
+        """The bundle that is served now, without waiting."""
         pipeline = self._pipeline
-        version = pipeline.bundle.version if pipeline else None
-        return HostState(version, self._error, not self._settled.is_set())
+        return pipeline.bundle if pipeline else None
 
     def refresh(self) -> None:
         """Reads the pointer and swaps if it moved; returns when the new champion serves or has been refused."""

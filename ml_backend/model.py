@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.errors import ConversionError
 from converters.geometry import ImageSize, PercentBox, PixelBox, percent_to_pixel
-from converters.label_studio import results
-from ml_backend import composition, jobs, protocol
+from ml_backend import composition, jobs, predictions, protocol
 from ml_backend.composition import Parts
 from ml_backend.errors import FetchError, NoModelError, ProtocolError, ServingError, UnreadableImageError
+from ml_backend.label_config import LabelConfig, read_config
 from ml_backend.ml_base import LabelStudioMLBase, accepted
-from ml_backend.predictions import entry
 from ml_backend.protocol import START_TRAINING, PredictRequest, TaskImage
 from ml_backend.service import Analysis, Picture
 from ml_backend.settings import read_settings
@@ -72,10 +72,12 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
 
     def answer(self, request: PredictRequest) -> Answer:
         """What Label Studio is told, with a reason for each task that has no prediction."""
+        config = read_config(request.label_config, self._parts.taxonomy)
         try:
             if request.drawn is not None:
-                return self._interactive(request, request.drawn)
-            return _entries(self._parts.service.analyse(self._pictures(request), self._parts.settings.predict_seconds))
+                return self._interactive(request, request.drawn, config)
+            pictures = self._pictures(request, config)
+            return _entries(self._parts.service.analyse(pictures, self._parts.settings.predict_seconds), config)
         except NoModelError as error:
             empty: Any = [] if request.drawn is None else {"result": []}
             return Answer([empty for _ in request.tasks], None, [_left_out(task.item, error) for task in request.tasks])
@@ -87,31 +89,34 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
             return {}
         return {"job": jobs.request_retrain(self._parts.queue, "asked for in Label Studio", "label-studio")}
 
-    def _pictures(self, request: PredictRequest) -> list[Picture]:
-        return [Picture(task.item, functools.partial(self._load, task)) for task in request.tasks]
+    def _pictures(self, request: PredictRequest, config: LabelConfig) -> list[Picture]:
+        return [Picture(task.item, functools.partial(self._load, task, config.field)) for task in request.tasks]
 
-    def _load(self, task: TaskImage) -> bytes:
-        if task.address is None:
+    def _load(self, task: TaskImage, field: str) -> bytes:
+        if (address := task.get(field)) is None:
             cure = "Name the image in the labelling config's Image tag."
-            raise ProtocolError(task.item, None, "the address of a picture in the task's data", cure)
-        return self._parts.source.fetch(task.address, task.id)
+            raise ProtocolError(task.item, None, f"the address of a picture under {field!r}", cure)
+        return self._parts.source.fetch(address, task.id)
 
-    def _interactive(self, request: PredictRequest, drawn: Sequence[Mapping[str, Any]]) -> Answer:
-        pictures = self._pictures(request)
+    def _interactive(self, request: PredictRequest, drawn: Sequence[Mapping[str, Any]], config: LabelConfig) -> Answer:
+        pictures = self._pictures(request, config)
         if not pictures:
             return Answer([], None, [])
         boxes = [box for row in drawn if (box := _drawn_box(row)) is not None]
         try:
-            bundle, image, lesions = self._parts.service.read(pictures[0], boxes)
+            read = self._parts.service.read(pictures[0], boxes)
         except (FetchError, ProtocolError, UnreadableImageError) as error:
             return Answer([{"result": []}], None, [_left_out(pictures[0].item, error)])
-        result = results.encode(lesions, image.size, bundle.taxonomy)
-        return Answer([{"result": result, "model_version": bundle.version}], bundle.version, [])
+        named = [replace(lesion, region_id=uuid.uuid4().hex[:10]) for lesion in read.lesions]
+        result = predictions.encode(named, read.readings, read.size, read.bundle.taxonomy, config)
+        return Answer([{"result": result, "model_version": read.bundle.version}], read.bundle.version, [])
 
 
-def _entries(analysis: Analysis) -> Answer:
+def _entries(analysis: Analysis, config: LabelConfig) -> Answer:
     known, outcomes = analysis.bundle.taxonomy, analysis.outcomes
-    entries = [entry(one.prediction, known) if one.prediction is not None else [] for one in outcomes]
+    entries = [
+        predictions.entry(one.prediction, known, config) if one.prediction is not None else [] for one in outcomes
+    ]
     left_out = [_left_out(one.item, one.error) for one in outcomes if one.error is not None]
     return Answer(entries, analysis.bundle.version, left_out)
 

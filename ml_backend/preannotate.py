@@ -9,9 +9,10 @@ from typing import Protocol
 
 from converters.label_studio.controls import TaskField
 from converters.taxonomy import Taxonomy
-from ml_backend import predictions, protocol
+from ml_backend import predictions
 from ml_backend.errors import ProtocolError
 from ml_backend.fetch import ImageSource
+from ml_backend.label_config import LabelConfig, read_config
 from ml_backend.label_studio import NewPrediction, StoredTask
 from ml_backend.service import Analysis, Outcome, Picture, PredictionService
 
@@ -69,15 +70,15 @@ def preannotate(
     """
     pipeline = service.host.current()
     version = pipeline.bundle.version
-    image_field = protocol.image_field(client.label_config(project_id))
+    config = read_config(client.label_config(project_id), pipeline.bundle.taxonomy)
     tasks = list(client.tasks(project_id))
     waiting = [task for task in tasks if not _in_hand(task)]
     due = [task for task in waiting if version not in task.model_versions]
     report = PreannotationReport(version, current=len(waiting) - len(due), left_alone=len(tasks) - len(waiting))
     for start in range(0, len(due), chunk_size):
         chunk = due[start : start + chunk_size]
-        pictures = [Picture(f"task {task.id}", functools.partial(_load, source, task, image_field)) for task in chunk]
-        new, failed = _predicted(chunk, service.analyse(pictures, pipeline=pipeline))
+        pictures = [Picture(f"task {task.id}", functools.partial(_load, source, task, config.field)) for task in chunk]
+        new, failed = _predicted(chunk, service.analyse(pictures, pipeline=pipeline), config)
         if new:
             client.push(project_id, new)
         report = replace(report, predicted=report.predicted + len(new), failed=(*report.failed, *failed))
@@ -91,9 +92,11 @@ def _in_hand(task: StoredTask) -> bool:
     return task.answered or bool(task.get(TaskField.REASON))
 
 
-def _predicted(chunk: Sequence[StoredTask], analysis: Analysis) -> tuple[list[NewPrediction], list[tuple[int, str]]]:
+def _predicted(
+    chunk: Sequence[StoredTask], analysis: Analysis, config: LabelConfig
+) -> tuple[list[NewPrediction], list[tuple[int, str]]]:
     known, pairs = analysis.bundle.taxonomy, list(zip(chunk, analysis.outcomes, strict=True))
-    new = [made for task, outcome in pairs if (made := _prediction(task, outcome, known)) is not None]
+    new = [made for task, outcome in pairs if (made := _prediction(task, outcome, known, config)) is not None]
     return new, [(task.id, str(outcome.error)) for task, outcome in pairs if outcome.error is not None]
 
 
@@ -104,8 +107,8 @@ def _load(source: ImageSource, task: StoredTask, image_field: str) -> bytes:
     return source.fetch(address, task.id)
 
 
-def _prediction(task: StoredTask, outcome: Outcome, taxonomy: Taxonomy) -> NewPrediction | None:
+def _prediction(task: StoredTask, outcome: Outcome, taxonomy: Taxonomy, config: LabelConfig) -> NewPrediction | None:
     if outcome.prediction is None:
         return None
-    row = predictions.entry(outcome.prediction, taxonomy)
+    row = predictions.entry(outcome.prediction, taxonomy, config)
     return NewPrediction(task.id, tuple(row["result"]), row["score"], row["model_version"])

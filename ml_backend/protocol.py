@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defusedxml import DefusedXmlException
-from defusedxml import ElementTree as SafeXml
-
-from converters.label_studio.controls import TaskField
 from ml_backend.errors import ProtocolError
 
 START_TRAINING = "START_TRAINING"
@@ -17,15 +13,19 @@ START_TRAINING = "START_TRAINING"
 
 @dataclass(frozen=True, slots=True)
 class TaskImage:
-    """A task to predict: its number (None where it has none yet) and the address of its picture (None if absent)."""
+    """A task to predict: its number (None where it has none yet) and its data as text."""
 
     id: int | None
-    address: str | None
+    data: tuple[tuple[str, str], ...]
 
     @property
     def item(self) -> str:
         """How the task is called in messages."""
         return f"task {self.id}" if self.id is not None else "task"
+
+    def get(self, field: str) -> str | None:
+        """The value of a data field, or None where it is absent or no text."""
+        return dict(self.data).get(field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,7 @@ def decode_predict(body: Any) -> PredictRequest:
 
 def decode_tasks(tasks: Sequence[Any], label_config: str | None, context: Any = None) -> PredictRequest:
     """The request of Label Studio's task list and context, as a model class receives them."""
-    field = image_field(label_config)
-    found = tuple(_task(task, number, field) for number, task in enumerate(tasks))
+    found = tuple(_task(task, number) for number, task in enumerate(tasks))
     return PredictRequest(found, label_config, _drawn(context))
 
 
@@ -89,28 +88,19 @@ def decode_webhook(body: Any) -> WebhookEvent:
     return WebhookEvent(action, str(project.get("id", "")) if isinstance(project, dict) else str(project or ""))
 
 
-def image_field(label_config: str | None) -> str:
-    """The key of task data that the labelling config's first Image shows; `image` without a readable config."""
-    try:
-        root = SafeXml.fromstring(label_config or "<View/>")
-    except (SafeXml.ParseError, DefusedXmlException, ValueError):
-        return TaskField.IMAGE.value
-    values = (str(tag.get("value", "")) for tag in root.iter("Image"))
-    return next((value[1:] for value in values if value.startswith("$")), TaskField.IMAGE.value)
-
-
 def _object(body: Any, item: str) -> Mapping[str, Any]:
     if not isinstance(body, dict):
         raise ProtocolError(item, type(body).__name__, "a JSON object", "Send Label Studio's request.")
     return body
 
 
-def _task(task: Any, number: int, field: str) -> TaskImage:
+def _task(task: Any, number: int) -> TaskImage:
     if not isinstance(task, dict):
         raise ProtocolError(f"/predict: tasks[{number}]", type(task).__name__, "a task object", "Send whole tasks.")
     data, task_id = task.get("data"), task.get("id")
-    address = data.get(field) if isinstance(data, dict) else None
-    return TaskImage(task_id if isinstance(task_id, int) else None, address if isinstance(address, str) else None)
+    texts = data.items() if isinstance(data, dict) else ()
+    kept = tuple((str(key), value) for key, value in texts if isinstance(value, str))
+    return TaskImage(task_id if isinstance(task_id, int) else None, kept)
 
 
 def _drawn(context: Any) -> tuple[Mapping[str, Any], ...] | None:

@@ -9,13 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from converters.annotation import Lesion
-from converters.geometry import PixelBox
+from converters.geometry import ImageSize, PixelBox
 from ml_backend import images
 from ml_backend.bundle import ModelBundle
 from ml_backend.errors import OutOfTimeError, ServingError
 from ml_backend.host import PipelineHost
 from ml_backend.images import DecodedImage, DecodeLimits
 from ml_backend.pipeline import DETECTOR_BATCH, ImagePrediction, Pipeline
+from ml_backend.reading import Reading
 
 _READERS = 2
 
@@ -45,6 +46,16 @@ class Analysis:
     outcomes: tuple[Outcome, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadBoxes:
+    """What the classifier says of given boxes of one picture: lesions in original pixels, and their readings."""
+
+    bundle: ModelBundle
+    size: ImageSize
+    lesions: tuple[Lesion, ...]
+    readings: tuple[Reading | None, ...]
+
+
 class PredictionService:
     """Analyses pictures with the champion; safe to call from several threads, which take turns at the models."""
 
@@ -71,8 +82,8 @@ class PredictionService:
             outcomes += self._batch(pipeline, batch, decoded)
         return Analysis(pipeline.bundle, tuple(outcomes))
 
-    def read(self, picture: Picture, boxes: Sequence[PixelBox]) -> tuple[ModelBundle, DecodedImage, tuple[Lesion, ...]]:
-        """The champion, the decoded picture, and the classifier's reading of each box (original pixels).
+    def read(self, picture: Picture, boxes: Sequence[PixelBox]) -> ReadBoxes:
+        """The classifier's reading of each box (original pixels) of one picture.
 
         Raises ServingError where the picture cannot be had or nothing has been promoted.
         """
@@ -82,7 +93,7 @@ class PredictionService:
         with self._turn:
             readings = pipeline.read(inside)
         lesions = [pipeline.lesion(box, None, its) for (_, box), its in zip(inside, readings, strict=True)]
-        return pipeline.bundle, image, tuple(lesions)
+        return ReadBoxes(pipeline.bundle, image.size, tuple(lesions), tuple(readings))
 
     def close(self) -> None:
         """Ends the reading threads."""

@@ -58,7 +58,10 @@ def body(*tasks: dict[str, Any], **params: Any) -> dict[str, Any]:
 
 def test_before_the_first_promotion_everything_answers_and_nothing_is_predicted(client: FlaskClient) -> None:
     assert client.get("/health").json == {"status": "UP", "model_class": "DermloopModel", "model_version": None}
-    assert client.post("/setup", json={"project": "1.1", "schema": CONFIG}).json == {"model_version": None}
+    assert client.post("/setup", json={"project": "1.1", "schema": CONFIG}).json == {
+        "model_version": None,
+        "unmatched": [],
+    }
     answer = client.post("/predict", json=body(task(1, "a.png")))
     assert answer.status_code == 200 and answer.json["results"] == [[]]
     assert "promote" in answer.json["left_out"][0]["reason"]
