@@ -1,0 +1,110 @@
+"""Real trainings of a few seconds: data in, ONNX out, served, measured, gated, promoted, taken up after a kill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders_training import version_of
+
+from converters.dataset import DatasetVersion, Split
+from ml_backend.bundle import champion_version
+from ml_backend.onnx_session import Graph
+from training import classifier, config, registry, retrain, runs
+from training.config import ClassifierConfig, DetectorConfig, TrainingConfig
+from training.retrain import StageReport
+
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.filterwarnings("ignore"),  # torch, tensorflow and tf2onnx warn about each other's age
+]
+TINY = replace(
+    config.recipe("first"),
+    detector=DetectorConfig(image_size=64, epochs=2, batch=4, weights="scratch", validate_each_epoch=False),
+    classifier=ClassifierConfig(image_size=32, epochs=2, batch=4, weights="scratch", precision="float32"),
+)
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
+    return version_of(tmp_path_factory.mktemp("data"), {Split.TRAIN: 12, Split.VAL: 6, Split.TEST: 6})
+
+
+@pytest.fixture(scope="module")
+def home(version: DatasetVersion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    retrain.train_first_bundle(version, models=folder / "models", runs=folder / "runs", config=TINY)
+    return folder
+
+
+def test_the_first_bundle_has_both_parts_and_is_served(home: Path) -> None:
+    champion = registry.champion(home / "models")
+    assert champion is not None
+    assert champion.detector is not None
+    assert champion.classifier is not None
+    assert champion.lineage["detector_start"] == "scratch"
+    assert [entry.version for entry in registry.history(home / "models")] == [champion.version]
+    logits, cam = Graph(champion.classifier_path).run(np.zeros((3, 32, 32, 3), dtype=np.float32))
+    assert logits.shape == (3, 3)
+    assert cam.shape[0] == 3
+    assert cam.shape[-1] == 3
+    assert np.allclose(cam.mean(axis=(1, 2)), logits, atol=1e-4)
+
+
+def test_a_second_call_keeps_the_champion(home: Path, version: DatasetVersion) -> None:
+    before = champion_version(home / "models")
+    retrain.train_first_bundle(version, models=home / "models", runs=home / "runs", config=TINY)
+    assert champion_version(home / "models") == before
+
+
+def test_one_part_is_retrained_from_the_champion_and_paired_with_its_other_part(
+    home: Path, version: DatasetVersion
+) -> None:
+    stages: list[StageReport] = []
+    champion = registry.champion(home / "models")
+    settings = replace(
+        TINY,
+        classifier=replace(TINY.classifier, weights="auto", epochs=1),
+        gate=replace(TINY.gate, policy="small-set"),
+    )
+    folders = {"models": home / "models", "runs": home / "runs"}
+    outcome = retrain.retrain(version, config=settings, only="classifier", on_stage=stages.append, **folders)
+    assert [stage.stage for stage in stages][:3] == ["train", "evaluate", "gate"]
+    assert stages[0].counts["classifier_start"] == "the champion's checkpoint"
+    assert champion is not None
+    assert outcome.candidate.detector == champion.detector
+    assert outcome.candidate.detector_path.read_bytes() == champion.detector_path.read_bytes()
+    assert not outcome.decision.passed
+    assert "6 test images; small-set asks for 8 or more" in outcome.decision.reasons
+    assert champion_version(home / "models") == champion.version
+
+
+def test_a_killed_classifier_training_goes_on_from_its_last_epoch(version: DatasetVersion, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(part: str, done: int, total: int, text: str) -> None:
+        if done == 2:
+            raise KilledError
+
+    settings = replace(TINY.classifier, epochs=3)
+    run = runs.start(tmp_path / "runs", "classifier", version.digest, TrainingConfig(classifier=settings), kill)
+    with pytest.raises(KilledError):
+        classifier.train(version, run, tmp_path / "cache", settings)
+    words: list[str] = []
+    resumed, _ = runs.resume(run.folder, lambda part, done, total, text: words.append(f"{done}/{total}"))
+    trained = classifier.train(version, resumed, tmp_path / "cache", settings)
+    assert words[-1] == "3/3"
+    assert "2/3" not in words
+    assert trained.parity < 1e-4
+
+
+def test_the_same_seed_gives_the_same_classifier(version: DatasetVersion, tmp_path: Path) -> None:
+    settings = replace(TINY.classifier, epochs=1)
+    answers = []
+    for name in ("one", "two"):
+        run = runs.start(tmp_path / name, "classifier", version.digest, TrainingConfig())
+        answers.append(classifier.train(version, run, tmp_path / "cache", settings).logits)
+    assert np.allclose(answers[0], answers[1], atol=1e-6)
