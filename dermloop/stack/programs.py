@@ -27,7 +27,7 @@ class Program:
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     health_url: str | None = None
-    patience: float = 60.0
+    patience: float = 120.0
 
 
 def programs(home: Home, ports: Ports, secrets: StackSecrets, label_studio: Path) -> tuple[Program, ...]:
@@ -35,9 +35,9 @@ def programs(home: Home, ports: Ports, secrets: StackSecrets, label_studio: Path
     shared = {**_inherited(os.environ), **_shared(home, ports, secrets)}
     return (
         _label_studio(home, ports, secrets, label_studio),
-        _web(BACKEND, "ML backend", "ml_backend.wsgi:app", ports.backend, shared, threads=8, timeout=120),
-        _web(REVIEW, "Review service", "review_workflow.wsgi:app", ports.review, shared, threads=8, timeout=60),
-        Program(WORKER, "Job worker", (sys.executable, "-m", "dermloop.worker"), shared),
+        Program(BACKEND, "ML backend", _ours("serve"), shared, f"{url(ports.backend)}/health"),
+        _review(ports, shared),
+        Program(WORKER, "Job worker", _ours("worker"), shared),
     )
 
 
@@ -66,15 +66,17 @@ def _label_studio(home: Home, ports: Ports, secrets: StackSecrets, program: Path
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
     }
-    return Program(LABEL_STUDIO, "Label Studio", command, environment, f"{url(ports.label_studio)}/health", 240.0)
+    return Program(LABEL_STUDIO, "Label Studio", command, environment, f"{url(ports.label_studio)}/health", 400.0)
 
 
-def _web(
-    name: str, title: str, app: str, port: int, environment: Mapping[str, str], threads: int, timeout: int
-) -> Program:
-    options = ("--bind", f"{HOST}:{port}", "--workers", "1", "--threads", str(threads), "--timeout", str(timeout))
-    command = (sys.executable, "-m", "gunicorn", *options, "--worker-tmp-dir", _memory_folder(), app)
-    return Program(name, title, command, environment, f"{url(port)}/health")
+def _review(ports: Ports, environment: Mapping[str, str]) -> Program:
+    options = ("--bind", f"{HOST}:{ports.review}", "--workers", "1", "--threads", "8", "--no-control-socket")
+    command = (sys.executable, "-m", "gunicorn", *options, "review_workflow.wsgi:app")
+    return Program(REVIEW, "Review service", command, environment, f"{url(ports.review)}/health")
+
+
+def _ours(command: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "dermloop", command)
 
 
 def _shared(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, str]:
@@ -111,10 +113,6 @@ def _shared(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, str]:
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {*_KEPT, *_TUNING}
     return {name: value for name, value in environment.items() if name in kept or name.startswith(_OURS)}
-
-
-def _memory_folder() -> str:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else "."
 
 
 def url(port: int) -> str:

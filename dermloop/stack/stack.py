@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from dermloop.home import Home
 from dermloop.stack import accounts, install
@@ -14,6 +15,10 @@ from dermloop.stack.ports import Ports
 from dermloop.stack.programs import BACKEND, LABEL_STUDIO, REVIEW, WORKER, Program, programs, url
 from dermloop.stack.secrets import Login, StackSecrets, open_secrets, save_secrets
 from dermloop.stack.supervisor import Say, Supervisor
+
+if TYPE_CHECKING:
+    from ml_backend.settings import Settings as ServingSettings
+    from review_workflow.service import ReviewService
 
 ALL = (LABEL_STUDIO, BACKEND, REVIEW, WORKER)
 
@@ -88,6 +93,19 @@ class Stack:
             self.stop()
             raise
 
+    def open_review(self) -> ReviewService:
+        """The review of this home, connected to this stack's Label Studio; close it after use."""
+        from review_workflow.service import open_service
+        from review_workflow.settings import ReviewSettings
+
+        return open_service(ReviewSettings(**self._settings_of("REVIEW")))
+
+    def serving_settings(self) -> ServingSettings:
+        """The settings that this stack's ML backend runs with."""
+        from ml_backend.settings import read_settings
+
+        return read_settings(**self._settings_of("ML"))
+
     def stop(self) -> None:
         """Stops all programs; what they stored stays."""
         self._supervisor.release()
@@ -124,6 +142,12 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _settings_of(self, prefix: str) -> dict[str, Any]:
+        """What a program of ours is told by its environment, as arguments of its settings."""
+        start = f"DERMLOOP_{prefix}_"
+        environment = self._programs[REVIEW].environment
+        return {name[len(start) :].lower(): value for name, value in environment.items() if name.startswith(start)}
 
     def _wait_ready(self, program: Program) -> None:
         begun = time.monotonic()

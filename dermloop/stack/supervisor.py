@@ -157,13 +157,13 @@ def running(home: Home) -> dict[str, int]:
         return {}
 
 
-def end_processes(pids: Iterable[int]) -> None:
+def end_processes(pids: Iterable[int], patience: float = _GRACE) -> None:
     """Ends processes and all their descendants: asked first, forced after a while."""
     leaders = [process for pid in pids if (process := _process(pid)) is not None]
     family = [*leaders, *(child for leader in leaders for child in _descendants(leader))]
     for leader in leaders:
         _signal_group(leader.pid, signal.SIGTERM)
-    _, stubborn = psutil.wait_procs(family, timeout=_GRACE)
+    _, stubborn = psutil.wait_procs(family, timeout=patience)
     for process in stubborn:
         with contextlib.suppress(psutil.Error):
             process.kill()

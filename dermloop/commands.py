@@ -1,0 +1,242 @@
+"""What the commands of the local stack do, once their options are read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+from rich.console import Console
+
+from dermloop import console as shown
+from dermloop.console import Steps
+from dermloop.errors import DermloopError, StartError
+from dermloop.home import Home
+from dermloop.ingest import ingest
+from dermloop.stack import Ports, Stack, supervisor
+from dermloop.stack.programs import BACKEND, LABEL_STUDIO, REVIEW, WORKER
+
+if TYPE_CHECKING:
+    from dermloop.up import UpOptions
+
+_READY_SECONDS = 1800.0
+
+
+def up(home: Path | None, ports: Ports, options: UpOptions, detach: bool) -> None:
+    """Runs the stack until interrupted, or until it is ready where `detach`."""
+    if detach:
+        _detached(Home.at(home))
+        return
+    from dermloop.up import bring_up
+
+    console = Console()
+    steps = Steps(console)
+    with _interrupts() as stopping:
+        stack = Stack.open(home, ports, steps.say)
+        ready = stack.home.root / "ready.json"
+        ready.unlink(missing_ok=True)
+        try:
+            stack.start()
+            bring_up(stack, options, steps.say, steps.progress)
+            steps.end()
+            _write_ready(ready, stack)
+            _show(console, stack)
+            stack.watch(stopping)
+        finally:
+            ready.unlink(missing_ok=True)
+            steps.end()
+            steps.say("Stopping all programs")
+            stack.stop()
+            steps.end()
+
+
+def down(home: Path | None) -> None:
+    """Stops the programs of a home and returns when they have ended."""
+    place = Home.at(home)
+    found = supervisor.running(place)
+    if not found:
+        print(f"Nothing is running on {place.root}.")
+        return
+    owner = found.pop(supervisor.SUPERVISOR, None)
+    if owner is not None:
+        supervisor.end_processes([owner], patience=30)
+    supervisor.end_processes(supervisor.running(place).values())
+    place.run_file.unlink(missing_ok=True)
+    print(f"Stopped {', '.join(found)}.")
+
+
+def status(home: Path | None, as_json: bool) -> None:
+    """Prints which programs run and how far the review is."""
+    place = Home.at(home)
+    found = supervisor.running(place)
+    ready = _read_ready(place)
+    rows = {name: found.get(name) for name in (LABEL_STUDIO, BACKEND, REVIEW, WORKER)}
+    states = _review_states(place)
+    if as_json:
+        print(orjson.dumps({"home": str(place.root), "programs": rows, "addresses": ready, "images": states}).decode())
+        return
+    print(f"home      {place.root}")
+    for name, pid in rows.items():
+        print(f"{name:<13} {'process ' + str(pid) if pid else 'not running':<18} {ready.get(name, '')}")
+    print("images    " + (", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet"))
+
+
+def logs(home: Path | None, program: str, lines: int) -> None:
+    """Prints the last lines of one log or of all; raises DermloopError for an unknown program."""
+    place = Home.at(home)
+    found = {path.stem: path for path in sorted(place.logs.glob("*.log"))}
+    if program and program not in found:
+        raise DermloopError("log", program, f"one of {', '.join(found) or 'none yet'}", "Name one of these.")
+    for name, path in found.items():
+        if program in ("", name):
+            print(f"== {path}{supervisor.last_lines(path, lines)}")
+
+
+def ingest_folder(
+    images: Path, metadata: Path | None, home: Path | None, limit: int | None, strict: bool, as_json: bool
+) -> None:
+    """Takes a folder in and registers its images; the running stack hands them out by itself."""
+    from review_workflow.service import open_service
+    from review_workflow.settings import ReviewSettings
+
+    place, console = Home.at(home), Console(stderr=True)
+    place.create()
+    steps = Steps(console)
+    service = open_service(ReviewSettings(home=place.root))
+    try:
+        report = ingest(
+            images, place, metadata, service.register, limit, lambda done, total: steps.progress("Taking", done, total)
+        )
+    finally:
+        steps.end()
+        service.close()
+    if as_json:
+        counts = {"images": len(report.records), "stored": report.stored, "registered": report.registered}
+        entries = {kind: [asdict(entry) for entry in getattr(report, kind)] for kind in ("skipped", "notes")}
+        print(json.dumps({**counts, **entries}, ensure_ascii=False))
+    else:
+        print(f"{len(report.records)} images in the home, {report.stored} stored now, {report.registered} registered.")
+        if report.skipped or report.notes:
+            Console().print(shown.left_out(report))
+    if strict and report.skipped:
+        raise DermloopError(str(images), f"{len(report.skipped)} entries left out", "none with --strict", "See above.")
+
+
+def draw(folder: Path, count: int, seed: int, size: int, as_json: bool) -> None:
+    """Writes synthetic pictures."""
+    from dermloop.demo import DemoOptions, write_demo
+
+    steps = Steps(Console(stderr=True))
+    told = lambda done, total: steps.progress("Drawing", done, total)  # noqa: E731
+    table = write_demo(folder, count, seed, DemoOptions(size=size), told)
+    steps.end()
+    print(json.dumps({"images": count, "metadata": str(table)}) if as_json else f"{count} pictures and {table}")
+
+
+def freeze_approved(home: Path | None, as_json: bool) -> None:
+    """Freezes what is approved and prints the version."""
+    from converters import taxonomy
+    from dermloop.freeze import freeze
+    from review_workflow.service import open_service
+    from review_workflow.settings import ReviewSettings
+
+    place = Home.at(home)
+    service = open_service(ReviewSettings(home=place.root))
+    try:
+        report = freeze(service.approved(), place.root, taxonomy.read())
+    finally:
+        service.close()
+    splits = dict(report.splits)
+    counts = {"version": report.version.digest, "images": report.images, "lesions": report.lesions, "splits": splits}
+    if as_json:
+        print(json.dumps({**counts, "folder": str(report.version.root), "ambiguous": list(report.ambiguous)}))
+    else:
+        print(f"{report.version.root}: {report.images} images, {report.lesions} lesions, {splits}")
+
+
+def _show(console: Console, stack: Stack) -> None:
+    console.print()
+    console.print(shown.addresses(_addresses(stack).items()))
+    console.print()
+    console.print(shown.logins(stack.people))
+    console.print()
+    console.print(f"{shown.DISCLAIMER} Logs: {stack.home.logs}. Ctrl-C stops all; the next start goes on from here.")
+
+
+def _addresses(stack: Stack) -> dict[str, str]:
+    return {LABEL_STUDIO: stack.label_studio_url, BACKEND: stack.backend_url, REVIEW: stack.review_url}
+
+
+def _write_ready(path: Path, stack: Stack) -> None:
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(_addresses(stack)), encoding="utf-8")
+    draft.replace(path)
+
+
+def _read_ready(place: Home) -> dict[str, str]:
+    try:
+        return dict(json.loads((place.root / "ready.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _review_states(place: Home) -> dict[str, int]:
+    if not place.review_db.is_file():
+        return {}
+    from review_workflow.service import open_service
+    from review_workflow.settings import ReviewSettings
+
+    service = open_service(ReviewSettings(home=place.root))
+    try:
+        return dict(service.states())
+    finally:
+        service.close()
+
+
+def _detached(place: Home) -> None:
+    """Starts `dermloop up` with the same options in the background and passes its words on until it is ready."""
+    place.create()
+    log = place.logs / "up.log"
+    command = [sys.executable, "-m", "dermloop", *(option for option in sys.argv[1:] if option != "--detach")]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    deadline = time.monotonic() + _READY_SECONDS
+    with log.open(encoding="utf-8", errors="replace") as words:
+        while not _read_ready(place) and process.poll() is None and time.monotonic() < deadline:
+            sys.stdout.write(words.read())
+            sys.stdout.flush()
+            time.sleep(0.3)
+        time.sleep(0.3)
+        sys.stdout.write(words.read())
+    if process.poll() is not None:
+        raise StartError("dermloop up", f"ended with {process.returncode}", "a running stack", f"Look into {log}.")
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether somebody asked to stop. While starting, SIGTERM interrupts as Ctrl-C does."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            return
+        asked.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
