@@ -103,7 +103,11 @@ def _signed(answer: Answer) -> str:
 
 def _story(review: Review, work: Work, setting: Setting) -> list[str]:
     if work.key.tier is Tier.TECHNICIAN:
-        return ["Your earlier boxes are drawn; correct them."] if work.key.round > 1 else ["Correct what is drawn."]
+        return (
+            ["Your earlier boxes are drawn; correct them."]
+            if work.key.round > 1
+            else ["Outline and name every lesion."]
+        )
     told = [_said(answer, setting) for answer in review.readings(Tier.TECHNICIAN)]
     if work.key.tier is Tier.DERMATOLOGIST:
         return told

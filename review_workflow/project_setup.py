@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from converters.label_studio.config import labelling_config
 from converters.label_studio.controls import TaskField, Tier
 from converters.taxonomy import Taxonomy
 from review_workflow.gateway import Gateway
+from review_workflow.people import Person
 
 SECRET_HEADER = "X-Dermloop-Secret"
 MODEL_TITLE = "dermloop"
@@ -26,6 +27,11 @@ TITLES = {
     Tier.DERMATOLOGIST: "dermloop 2 · dermatologist",
     Tier.QA: "dermloop 3 · QA",
 }
+_HIDDEN = (
+    *("inner_id", "completed_at", "cancelled_annotations", "total_predictions", "annotators", "annotations_results"),
+    *("annotations_ids", "predictions_score", "predictions_model_versions", "predictions_results", "file_upload"),
+    *("storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists"),
+)
 INSTRUCTIONS = {
     Tier.TECHNICIAN: (
         "<p>Outline <b>every</b> lesion with a box and name it (keys 1 to 9). No lesion at all: <b>Lesion-free</b>. "
@@ -34,7 +40,8 @@ INSTRUCTIONS = {
     ),
     Tier.DERMATOLOGIST: (
         "<p>The technician's boxes are drawn. <b>Accept</b> them as they are, or <b>Correct</b> them, or "
-        "<b>Send back</b> with one sentence that says what to do. Take only tasks that are assigned to you.</p>"
+        "<b>Send back</b> with one sentence that says what to do.</p>"
+        "<p>Open the tab with your name and choose <b>Label All Tasks</b>.</p>"
     ),
     Tier.QA: (
         "<p>The note on top says what everybody said. <b>Approve</b>, <b>Correct</b> (your boxes decide), "
@@ -67,8 +74,14 @@ class SetupReport:
         return dict(self.projects)[tier]
 
 
-def set_up(gateway: Gateway, taxonomy: Taxonomy, known: Mapping[Tier, int], options: SetupOptions) -> SetupReport:
-    """The three projects, made or repaired; `known` are ids of an earlier pass. A second pass changes nothing."""
+def set_up(
+    gateway: Gateway,
+    taxonomy: Taxonomy,
+    known: Mapping[Tier, int],
+    options: SetupOptions,
+    people: Sequence[Person] = (),
+) -> SetupReport:
+    """The three projects, made or repaired; `known` are ids of an earlier pass. A second pass does nothing."""
     changes: list[str] = []
     existing = {int(p.id): p for p in gateway.call("list projects", lambda: list(gateway.sdk.projects.list()))}
     projects = {}
@@ -76,7 +89,7 @@ def set_up(gateway: Gateway, taxonomy: Taxonomy, known: Mapping[Tier, int], opti
         project_id = _project(gateway, tier, taxonomy, existing, known.get(tier), changes)
         projects[tier] = project_id
         _webhook(gateway, project_id, options, changes)
-        _views(gateway, project_id, tier, changes)
+        _views(gateway, project_id, tier, people, changes)
     if options.storage is not None:
         _storage(gateway, projects[Tier.TECHNICIAN], options.storage, changes)
     if options.ml_url is not None:
@@ -177,16 +190,25 @@ def _ml_backend(gateway: Gateway, project_id: int, options: SetupOptions, change
         changes.append("selected the ML backend's predictions")
 
 
-def _views(gateway: Gateway, project_id: int, tier: Tier, changes: list[str]) -> None:
+def _views(gateway: Gateway, project_id: int, tier: Tier, people: Sequence[Person], changes: list[str]) -> None:
     found = gateway.call("list tabs", lambda: gateway.sdk.views.list(project=project_id))
-    titles = {str(_view_data(view).get("title")) for view in found}
-    for title, data in _tabs(tier).items():
-        if title not in titles:
-            gateway.call(
-                "create tab",
-                lambda data=data: gateway.sdk.views.create(project=project_id, data=data),  # type: ignore[misc]
-            )
+    known = {str(_view_data(view).get("title")): view for view in found}
+    wanted = _tabs(tier, people)
+    for title, data in wanted.items():
+        if title not in known:
+            _create_view(gateway, project_id, data)
             changes.append(f"created tab {title} in project {project_id}")
+        elif _view_data(known[title]).get("hiddenColumns") != data["hiddenColumns"]:
+            _repair_view(gateway, known[title].id, project_id, data)
+            changes.append(f"repaired tab {title} in project {project_id}")
+
+
+def _create_view(gateway: Gateway, project_id: int, data: dict[str, Any]) -> None:
+    gateway.call("create tab", lambda: gateway.sdk.views.create(project=project_id, data=data))
+
+
+def _repair_view(gateway: Gateway, view_id: int, project_id: int, data: dict[str, Any]) -> None:
+    gateway.call("repair tab", lambda: gateway.sdk.views.update(str(view_id), project=project_id, data=data))
 
 
 def _view_data(view: Any) -> dict[str, Any]:
@@ -194,26 +216,30 @@ def _view_data(view: Any) -> dict[str, Any]:
     return data if isinstance(data, dict) else dict(data)
 
 
-def _tabs(tier: Tier) -> dict[str, dict[str, Any]]:
+def _tabs(tier: Tier, people: Sequence[Person]) -> dict[str, dict[str, Any]]:
+    """Tabs by title: the whole queue, then the reader's own, since Label Studio has no filter for "mine"."""
     waiting = _filter("total_annotations", "equal", "Number", 0)
     tabs = {"To do": [waiting]}
     if tier is Tier.TECHNICIAN:
-        tabs["Sent back"] = [waiting, _filter(f"data.{TaskField.REASON}", "empty", "String", "false")]
+        tabs["Sent back"] = [waiting, _filter(f"data.{TaskField.REASON}", "contains", "String", "(")]
+    if tier is Tier.DERMATOLOGIST:
+        readers = sorted(person.email for person in people if person.may_answer(tier))
+        tabs |= {f"For {e}": [waiting, _filter(f"data.{TaskField.ASSIGNEE}", "equal", "String", e)] for e in readers}
     if tier is Tier.QA:
         tabs["Disputed"] = [waiting, _filter(f"data.{TaskField.STATE}", "equal", "String", "disputed")]
     return {title: _tab(title, items) for title, items in tabs.items()}
 
 
 def _tab(title: str, items: list[dict[str, Any]]) -> dict[str, Any]:
-    hidden = [f"tasks:data.{name}" for name in (TaskField.IMAGE_ID, TaskField.KEY, TaskField.NOTE)]
-    unused = ["cancelled_annotations", "total_predictions", "annotations_results", "predictions_results", "file_upload"]
+    hidden = [*_HIDDEN, *(f"data.{name}" for name in (TaskField.IMAGE_ID, TaskField.KEY, TaskField.NOTE))]
+    columns = [f"tasks:{name}" for name in hidden]
     return {
         "title": title,
         "type": "list",
         "target": "tasks",
         "filters": {"conjunction": "and", "items": items},
         "ordering": [f"-tasks:data.{TaskField.PRIORITY}"],
-        "hiddenColumns": {"explore": [*hidden, *(f"tasks:{name}" for name in unused)], "labeling": []},
+        "hiddenColumns": {"explore": columns, "labeling": columns},
         "gridWidth": 4,
     }
 

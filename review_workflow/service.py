@@ -25,6 +25,7 @@ from review_workflow.settings import ReviewSettings
 from review_workflow.states import ReviewState
 from review_workflow.store import AuditEntry, AuditProblem, Session, Store, open_store
 from review_workflow.sync import Sync, SyncReport, project_fact
+from review_workflow.triggers import Progress
 from review_workflow.webhooks import Hint
 
 SYSTEM = Person("system", Role.ADMIN)
@@ -132,7 +133,7 @@ class ReviewService:
         """Makes or repairs the three projects and remembers them; tasks of a lost project are made again."""
         with self._store.reading() as session:
             known = {tier: int(found) for tier in Tier if (found := session.fact(project_fact(tier)))}
-        report = set_up(self._real(), self._taxonomy, known, self._options)
+        report = set_up(self._real(), self._taxonomy, known, self._options, self.people())
         with self._store.writing() as session:
             for tier, project_id in report.projects:
                 session.put_fact(project_fact(tier), str(project_id))
@@ -233,6 +234,12 @@ class ReviewService:
         """Audit entries in order, of one image or one person where asked."""
         with self._store.reading() as session:
             return list(session.history(image_id, actor))
+
+    def progress(self, since: float | None, running: bool = False, asked_by_hand: bool = False) -> Progress:
+        """What the retraining trigger needs to know, with approvals counted after `since` (epoch seconds)."""
+        with self._store.reading() as session:
+            count, last = session.approvals(since or 0.0)
+        return Progress(count, last, since, running, asked_by_hand)
 
     def verify_audit(self) -> Sequence[AuditProblem]:
         """Every place where the audit log is not what was written; empty when all is well."""

@@ -134,6 +134,14 @@ class Session:
         query = select(schema.reviews.c.state, func.count()).group_by(schema.reviews.c.state)
         return {ReviewState(state): count for state, count in self._connection.execute(query)}
 
+    def approvals(self, since: float) -> tuple[int, float | None]:
+        """How many images that are approved now became so after a moment, and when the last one did."""
+        query = select(func.count(), func.max(schema.reviews.c.changed_at)).where(
+            schema.reviews.c.state == ReviewState.APPROVED.value, schema.reviews.c.changed_at > since
+        )
+        count, last = self._connection.execute(query).one()
+        return int(count), last
+
     def _after_change(
         self, before: Review | None, after: Review, events: Sequence[Event], policy: str, now: float
     ) -> None:
