@@ -51,6 +51,9 @@ def up(home: Path | None, ports: Ports, options: UpOptions, detach: bool) -> Non
             _write_ready(ready, stack)
             _show(console, stack)
             stack.watch(stopping)
+        except KeyboardInterrupt:
+            steps.end()
+            console.print()
         finally:
             ready.unlink(missing_ok=True)
             steps.end()

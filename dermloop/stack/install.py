@@ -76,3 +76,7 @@ def _run(command: Sequence[str], say: Callable[[str], None]) -> None:
         words = "\n  ".join(line for line in lines[-6:] if line)
         value = f"the installer ended with {process.returncode}:\n  {words}\n"
         raise InstallError("Label Studio", value, "exit status 0", "Check network and disk, then start again.")
+
+
+if __name__ == "__main__":
+    ensure_label_studio(print)
