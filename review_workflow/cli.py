@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,23 @@ def setup(as_json: Json = False) -> None:
     projects = {str(int(tier)): project_id for tier, project_id in report.projects}
     text = "\n".join(report.changes or ("Everything was as it should be.",))
     _print(as_json, {"projects": projects, "changes": list(report.changes)}, text)
+
+
+@app.command("install-actions")
+def install_actions(
+    environment: Annotated[Path, typer.Argument(help="The virtual environment that Label Studio runs in.")],
+    as_json: Json = False,
+) -> None:
+    """Drop the bulk verdicts into Label Studio's Data Manager; it shows them after its next start."""
+    from review_workflow.errors import ReviewError
+    from review_workflow.label_studio_actions import install_actions as install
+
+    try:
+        written = install(environment)
+    except ReviewError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    _print(as_json, {"written": written}, "Written; restart Label Studio." if written else "Already there.")
 
 
 @app.command()

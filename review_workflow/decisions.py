@@ -145,7 +145,8 @@ def _needs_qa(review: Review, setting: Setting) -> bool:
     seen = [*review.readings(Tier.TECHNICIAN), *review.readings(Tier.DERMATOLOGIST)]
     suspicious = any(agreement.is_suspicious(answer.annotation, setting.taxonomy) for answer in seen)
     sampled = policy.draw(review.image_id, "qa sample") < policy.qa.share_of_agreed
-    return sampled or (policy.qa.malignant and suspicious) or review.revision > 1
+    escalated = any(answer.verdict is Verdict.ESCALATE for answer in review.readings(Tier.DERMATOLOGIST))
+    return sampled or escalated or (policy.qa.malignant and suspicious) or review.revision > 1
 
 
 def _adjudicate(review: Review, command: Submit, setting: Setting) -> Decision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from converters.annotation import Annotation, Finding
-from converters.label_studio.controls import Tier, Verdict
+from converters.label_studio.controls import VERDICTS, Tier, Verdict
 from review_workflow.people import TIER_ROLES, Person
 from review_workflow.review import Review, Submit, Work, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
@@ -22,7 +22,7 @@ _EDITABLE = {
 _NEEDS_REASON = (Verdict.SEND_BACK, Verdict.EXCLUDE)
 _ALLOWED = {
     Tier.TECHNICIAN: (None,),
-    Tier.DERMATOLOGIST: (Verdict.ACCEPT, Verdict.CORRECT, Verdict.SEND_BACK),
+    Tier.DERMATOLOGIST: (Verdict.ACCEPT, Verdict.CORRECT, Verdict.SEND_BACK, Verdict.ESCALATE),
     Tier.QA: (Verdict.APPROVE, Verdict.CORRECT, Verdict.SEND_BACK, Verdict.EXCLUDE),
 }
 
@@ -77,7 +77,7 @@ def _about_moment(review: Review, work: Work) -> str:
 def _about_content(tier: Tier, verdict: Verdict | None, reason: str, annotation: Annotation) -> str:
     allowed = _ALLOWED[tier]
     if verdict not in allowed:
-        return f"Choose a verdict: {', '.join(v for v in allowed if v)}."
+        return f"Choose a verdict: {', '.join(v for v in VERDICTS.get(tier, ()))}."
     if verdict in _NEEDS_REASON:
         return "" if reason.strip() else f"{verdict} needs a reason. Write one sentence and submit again."
     if annotation.finding is Finding.NOT_LOOKED_AT:

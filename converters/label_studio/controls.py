@@ -29,6 +29,7 @@ class Verdict(StrEnum):
     SEND_BACK = "Send back"
     APPROVE = "Approve"
     EXCLUDE = "Exclude"
+    ESCALATE = "Escalate"
 
 
 class TaskField(StrEnum):

@@ -105,6 +105,10 @@ def test_a_sampled_agreement_goes_to_qa() -> None:
     assert read(labelled(sampling), ANNA, Verdict.ACCEPT, sampling).state is ReviewState.AGREED
 
 
+def test_an_escalated_reading_goes_to_qa() -> None:
+    assert read(labelled(), ANNA, Verdict.ESCALATE, ONE).state is ReviewState.AGREED
+
+
 def test_an_accept_with_other_labels_counts_as_a_correction() -> None:
     review = read(labelled(), ANNA, Verdict.ACCEPT, ONE, diagnosis="bkl")
     answer = review.readings(Tier.DERMATOLOGIST)[0]
