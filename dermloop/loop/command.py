@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ def play(request: LoopRequest) -> bool:
     (home.root / _MARK).touch()
     images, truth = _material(request, home)
     options = LoopOptions(images, truth, request.limit, request.seed)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with Stack.open(home.root, free_ports(), say) as stack:
         service = stack.open_review()
         try:
