@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from ml_backend import protocol
+from ml_backend import protocol, rest
 from ml_backend.bundle import list_bundles
 from ml_backend.composition import Parts
 from ml_backend.errors import JobError
@@ -43,6 +43,8 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @routes.post("/predict")
     def predict() -> Response:
+        if request.mimetype == "multipart/form-data":
+            return rest.predict_upload(parts)
         from ml_backend.model import DermloopModel
 
         body = protocol.decode_predict(request.get_json(silent=True))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
+import time
 from http import HTTPStatus
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from ml_backend import api, composition
+from ml_backend import access, api, composition, rest
+from ml_backend.access import Credentials, Role
 from ml_backend.composition import Parts
 from ml_backend.errors import (
     BundleError,
@@ -25,7 +26,6 @@ from ml_backend.errors import (
 from ml_backend.settings import Settings
 
 _log = logging.getLogger(__name__)
-_OPEN_PATHS = frozenset({"/health", "/healthz", "/readyz"})
 _STATUS: dict[type[ServingError], HTTPStatus] = {
     ProtocolError: HTTPStatus.BAD_REQUEST,
     UnreadableImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -39,38 +39,61 @@ _STATUS: dict[type[ServingError], HTTPStatus] = {
 
 
 def create_app(settings: Settings, parts: Parts | None = None) -> Flask:
-    """The application for these settings; models load in the background while it already answers."""
+    """The application for these settings; models load in the background while it already answers.
+
+    Raises SettingsError for malformed tokens.
+    """
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_bytes + 1_000_000
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_bytes + 65_536
+    known = access.tokens(settings)
     own = parts or composition.build(settings)
     app.extensions["dermloop"] = own
     app.register_blueprint(api.blueprint(own))
-    app.before_request(lambda: _login(settings))
+    app.register_blueprint(rest.blueprint(own))
+    app.before_request(lambda: _admit(settings, known))
+    app.after_request(lambda response: _finish(response, own))
     app.register_error_handler(ServingError, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
     return app
 
 
-def _login(settings: Settings) -> Response | None:
-    if settings.open_mode or request.path in _OPEN_PATHS or _is_known(settings):
+def _admit(settings: Settings, known: dict[Role, tuple[str, ...]]) -> Response | None:
+    g.began = time.perf_counter()
+    if settings.open_mode:
+        if access.is_local_name(request.host):
+            return None
+        return _problem(HTTPStatus.FORBIDDEN, "Without a login this service answers to its own machine's names only.")
+    role = access.role_of(_shown(), settings, known)
+    if access.allows(role, request.path):
         return None
+    if role is not None:
+        return _problem(HTTPStatus.FORBIDDEN, f"The role {role.value} may not call this.")
     response = _problem(HTTPStatus.UNAUTHORIZED, "A login is needed.")
-    response.headers["WWW-Authenticate"] = 'Basic realm="dermloop"'
+    response.headers["WWW-Authenticate"] = 'Basic realm="dermloop"' if settings.basic_auth_user else "Bearer"
     return response
 
 
-def _is_known(settings: Settings) -> bool:
+def _shown() -> Credentials:
     given = request.authorization
-    if given is None or given.type != "basic" or settings.basic_auth_password is None:
-        return False
-    user = hmac.compare_digest((given.username or "").encode(), (settings.basic_auth_user or "").encode())
-    expected = settings.basic_auth_password.get_secret_value().encode()
-    return hmac.compare_digest((given.password or "").encode(), expected) and user
+    if given is None:
+        return Credentials()
+    if given.type == "bearer":
+        return Credentials(token=given.token or "")
+    return Credentials(user=given.username or "", password=given.password or "")
+
+
+def _finish(response: Response, parts: Parts) -> Response:
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Cache-Control", "no-store")
+    route = request.url_rule.rule if request.url_rule else "unknown"
+    if "began" in g:
+        parts.metrics.answered(route, response.status_code, time.perf_counter() - g.began)
+    return response
 
 
 def _refused(error: ServingError) -> Response:
-    status = _STATUS.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
     return _problem(status, str(error))
 
 
@@ -79,7 +102,7 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    _log.exception("unexpected %s at %s %s", type(error).__name__, request.method, request.path)
+    _log.exception("unexpected %s at %s %s", type(error).__name__, request.method, request.url_rule)
     return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The request failed; the service's log says why.")
 
 

@@ -12,6 +12,7 @@ from ml_backend.fetch import ImageSource, Reach
 from ml_backend.host import PipelineHost
 from ml_backend.images import DecodeLimits
 from ml_backend.label_studio import LabelStudioClient
+from ml_backend.metrics import Metrics
 from ml_backend.s3 import ObjectStore
 from ml_backend.service import PredictionService
 from ml_backend.settings import Settings
@@ -32,6 +33,7 @@ class Parts:
     host: PipelineHost
     service: PredictionService
     source: ImageSource
+    metrics: Metrics = field(default_factory=Metrics)
     unmatched: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property

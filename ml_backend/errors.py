@@ -48,3 +48,7 @@ class LabelStudioError(ServingError):
 
 class OutOfTimeError(ServingError):
     """A picture that was left because the request's time was up."""
+
+
+class NotUploadedError(ProtocolError):
+    """A multipart body without the picture it should carry, or with too many."""

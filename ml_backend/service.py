@@ -31,11 +31,12 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one picture: a prediction, or the reason why there is none."""
+    """What became of one picture: a prediction or the reason why there is none, and its pixels if asked for."""
 
     item: str
     prediction: ImagePrediction | None = None
     error: ServingError | None = None
+    image: DecodedImage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,11 @@ class PredictionService:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="decode")
 
     def analyse(
-        self, pictures: Sequence[Picture], seconds: float | None = None, pipeline: Pipeline | None = None
+        self,
+        pictures: Sequence[Picture],
+        seconds: float | None = None,
+        pipeline: Pipeline | None = None,
+        keep_pixels: bool = False,
     ) -> Analysis:
         """One outcome for each picture; those not reached within so many seconds carry an OutOfTimeError.
 
@@ -79,7 +84,7 @@ class PredictionService:
             if deadline is not None and time.monotonic() > deadline:
                 outcomes += [_left(picture, seconds) for picture in pictures[len(outcomes) :]]
                 break
-            outcomes += self._batch(pipeline, batch, decoded)
+            outcomes += self._batch(pipeline, batch, decoded, keep_pixels)
         return Analysis(pipeline.bundle, tuple(outcomes))
 
     def read(self, picture: Picture, boxes: Sequence[PixelBox]) -> ReadBoxes:
@@ -124,14 +129,18 @@ class PredictionService:
         return images.decode(picture.load(), picture.item, self._limits)
 
     def _batch(
-        self, pipeline: Pipeline, batch: Sequence[Picture], decoded: list[DecodedImage | ServingError]
+        self,
+        pipeline: Pipeline,
+        batch: Sequence[Picture],
+        decoded: list[DecodedImage | ServingError],
+        keep_pixels: bool,
     ) -> list[Outcome]:
         with self._turn:
             found = iter(pipeline.predict([one for one in decoded if isinstance(one, DecodedImage)]))
         return [
             Outcome(picture.item, error=one)
             if isinstance(one, ServingError)
-            else Outcome(picture.item, prediction=next(found))
+            else Outcome(picture.item, next(found), image=one if keep_pixels else None)
             for picture, one in zip(batch, decoded, strict=True)
         ]
 

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ml_backend.errors import SettingsError
 
 _List = Annotated[tuple[str, ...], NoDecode]
+_Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -34,6 +35,8 @@ class Settings(BaseSettings):
     label_studio_token: SecretStr | None = Field(None, description="legacy or personal access token")
     basic_auth_user: str | None = None
     basic_auth_password: SecretStr | None = None
+    tokens: _Secrets = Field((), description="bearer tokens as role:token; roles are reader and operator")
+    public_url: str | None = Field(None, description="how annotators' browsers reach this service, for overlay links")
     allowed_hosts: _List = Field((), description="hosts that images may be fetched from by http(s)")
     allowed_buckets: _List = Field((), description="buckets that images may be fetched from by s3://")
     s3_endpoint: str | None = Field(None, description="address of an S3-compatible store; AWS by default")
@@ -42,7 +45,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(80_000_000, ge=1)
     predict_seconds: float = Field(80.0, gt=0, description="time for one /predict; Label Studio waits 100 s")
 
-    @field_validator("allowed_hosts", "allowed_buckets", mode="before")
+    @field_validator("allowed_hosts", "allowed_buckets", "tokens", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -65,7 +68,7 @@ class Settings(BaseSettings):
     @property
     def open_mode(self) -> bool:
         """Whether requests need no login."""
-        return self.basic_auth_user is None
+        return self.basic_auth_user is None and not self.tokens
 
 
 def read_settings(**given: Any) -> Settings:
@@ -87,7 +90,7 @@ def _checked(settings: Settings) -> Settings:
         missing = "PASSWORD" if settings.basic_auth_password is None else "USER"
         raise SettingsError(f"DERMLOOP_ML_BASIC_AUTH_{missing}", None, "user and password together", "Set both.")
     if settings.open_mode and not _is_loopback(settings.host):
-        cure = "Set DERMLOOP_ML_BASIC_AUTH_USER and _PASSWORD, or bind to 127.0.0.1."
+        cure = "Set DERMLOOP_ML_BASIC_AUTH_USER and _PASSWORD or DERMLOOP_ML_TOKENS, or bind to 127.0.0.1."
         raise SettingsError("DERMLOOP_ML_HOST", settings.host, "a login for every address but loopback", cure)
     return settings
 

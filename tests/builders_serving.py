@@ -109,13 +109,21 @@ def bundle(
     name: str = "tiny",
     champion: bool = True,
     conformal_threshold: float | None = 0.8,
+    operating_point: float | None = None,
 ) -> ModelBundle:
     """A written bundle of the tiny graphs under `folder/models`, promoted unless told otherwise."""
     known = taxonomy.read()
     graphs, models = folder / "graphs", folder / "models"
     graphs.mkdir(parents=True, exist_ok=True)
     classes = known.classes(target)
-    spec = ClassifierSpec(target, classes, input_size=32, scaling=Scaling.UNIT, conformal_threshold=conformal_threshold)
+    spec = ClassifierSpec(
+        target,
+        classes,
+        input_size=32,
+        scaling=Scaling.UNIT,
+        conformal_threshold=conformal_threshold,
+        operating_point=operating_point,
+    )
     written = write_bundle(
         models,
         name=name,

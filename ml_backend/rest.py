@@ -1,0 +1,114 @@
+"""Routes for programs: pictures in, readings out, and what an operator wants to know."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.datastructures import FileStorage
+
+from ml_backend import answers, openapi
+from ml_backend.bundle import list_bundles
+from ml_backend.composition import Parts
+from ml_backend.errors import NotUploadedError, OutOfTimeError
+from ml_backend.service import Analysis, Picture
+
+MAX_PICTURES = 64
+_PAGE = Path(__file__).with_name("page")
+_PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
+_PAGE_PARTS = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    """The routes, answering with these parts."""
+    routes = Blueprint("rest", __name__)
+
+    @routes.post("/v1/analyze")
+    def analyze() -> Response:
+        heatmap = request.args.get("heatmap", "").lower() in ("1", "true", "yes")
+        found = _analysed(parts, _files(), heatmap)
+        results = [answers.analysed(outcome, found.bundle, heatmap) for outcome in found.outcomes]
+        return jsonify({"model_version": found.bundle.version, "disclaimer": answers.DISCLAIMER, "results": results})
+
+    @routes.get("/v1/models")
+    def models() -> Response:
+        serving = parts.host.serving
+        described = answers.model(serving) if serving else None
+        return jsonify({"serving": described, "versions": list(list_bundles(parts.host.models))})
+
+    @routes.get("/openapi.json")
+    def description() -> Response:
+        return jsonify(openapi.document())
+
+    @routes.get("/metrics")
+    def metrics() -> Response:
+        page = parts.metrics.page(parts.host.state.version)
+        return Response(page, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @routes.get("/healthz")
+    def alive() -> Response:
+        return jsonify({"status": "ok"})
+
+    @routes.get("/readyz")
+    def ready() -> tuple[Response, int]:
+        state = parts.host.state
+        status = 200 if state.version else 503
+        answer = {"ready": state.version is not None, "model_version": state.version, "loading": state.loading}
+        return jsonify({**answer, "error": state.error} if state.error else answer), status
+
+    @routes.get("/ready")
+    def matched() -> tuple[Response, int]:
+        answer, status = ready()
+        unmatched = {project: list(problems) for project, problems in parts.unmatched.items()}
+        return jsonify({**(answer.get_json() or {}), "unmatched": unmatched}), status
+
+    @routes.get("/")
+    def page() -> Response:
+        return _page_file("index.html")
+
+    @routes.get("/page.<any(css, js):suffix>")
+    def page_part(suffix: str) -> Response:
+        return _page_file(f"page.{suffix}")
+
+    return routes
+
+
+def predict_upload(parts: Parts) -> Response:
+    """The answer to `POST /predict` with a picture in the multipart field `image`; raises what the picture raised."""
+    files = _files()
+    if len(files) > 1:
+        raise NotUploadedError("multipart field image", f"{len(files)} files", "one picture", "Use /v1/analyze.")
+    found = _analysed(parts, files)
+    (outcome,) = found.outcomes
+    if outcome.prediction is None:
+        raise outcome.error or OutOfTimeError(outcome.item, "nothing", "a reading", "Try again.")
+    return jsonify(answers.uploaded(outcome.prediction, found.bundle))
+
+
+def _files() -> list[FileStorage]:
+    files = request.files.getlist("image")
+    if not files:
+        cure = "Send multipart/form-data with a file in the field `image`."
+        raise NotUploadedError("multipart field image", None, "a JPEG or PNG file", cure)
+    if len(files) > MAX_PICTURES:
+        raise NotUploadedError("multipart field image", f"{len(files)} files", f"at most {MAX_PICTURES}", "Send fewer.")
+    return files
+
+
+def _analysed(parts: Parts, files: list[FileStorage], keep_pixels: bool = False) -> Analysis:
+    pictures = [Picture(f"image {number}", functools.partial(_content, file)) for number, file in enumerate(files, 1)]
+    found = parts.service.analyse(pictures, parts.settings.predict_seconds, keep_pixels=keep_pixels)
+    for outcome in found.outcomes:
+        parts.metrics.analysed(len(outcome.prediction.lesions) if outcome.prediction else None)
+    return found
+
+
+def _content(file: FileStorage) -> bytes:
+    return file.stream.read()
+
+
+def _page_file(name: str) -> Response:
+    response = Response((_PAGE / name).read_bytes(), mimetype=_PAGE_PARTS[name])
+    response.headers["Content-Security-Policy"] = _PAGE_POLICY
+    return response
