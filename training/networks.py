@@ -20,6 +20,9 @@ from training.quiet import without_native_messages
 
 _CAFFE = ("VGG", "ResNet")
 _SIGNED = ("MobileNet", "Inception", "Xception", "NASNet")
+STN = "MobileNetV2STN"
+"""The name of MobileNetV2 (alpha 0.75) behind a spatial transformer network."""
+
 _DOWNLOADS = ("storage.googleapis.com", 443)
 
 
@@ -159,16 +162,46 @@ def _scaling(backbone: str) -> Scaling:
 
 
 def _backbone(keras: Any, shape: NetworkPlan, weights: str | None) -> Any:
+    side = (shape.image_size, shape.image_size, 3)
+    if shape.backbone == STN:
+        return _behind_transformer(keras, side, weights)
     maker = getattr(keras.applications, shape.backbone, None)
     if maker is None:
         raise ConfigError("classifier.backbone", shape.backbone, "a name in keras.applications", "Correct the name.")
-    side = (shape.image_size, shape.image_size, 3)
     whole = maker(include_top=False, weights=weights, input_shape=side)
     if not shape.backbone.startswith("VGG"):
-        return whole
+        return _quick_to_settle(keras, whole, weights)
     last = next(layer for layer in reversed(whole.layers) if isinstance(layer, keras.layers.Conv2D))
     features = keras.Model(whole.input, last.output, name=whole.name)
     return _normalised(keras, features) if shape.batch_norm else features
+
+
+def _behind_transformer(keras: Any, side: tuple[int, int, int], weights: str | None) -> Any:
+    """MobileNetV2 at three quarters of its width, behind a spatial transformer."""
+    from training import spatial_transformer
+
+    def mobile(**source: Any) -> Any:
+        return keras.applications.MobileNetV2(alpha=0.75, include_top=False, **source)
+
+    pictures = keras.Input(side)
+    whole = mobile(weights=None, input_tensor=spatial_transformer.transformed(pictures))
+    if weights is not None:
+        plain = mobile(weights=weights, input_shape=side)
+        for layer in plain.layers[1:]:
+            whole.get_layer(layer.name).set_weights(layer.get_weights())
+    return _quick_to_settle(keras, whole, weights)
+
+
+def _quick_to_settle(keras: Any, backbone: Any, weights: str | None) -> Any:
+    """The backbone, its running statistics following within epochs where nothing was learnt before.
+
+    Keras' own momentum of 0.999 suits ImageNet's million pictures: on a few thousand the statistics never arrive.
+    """
+    if weights is None:
+        for layer in backbone.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = 0.9
+    return backbone
 
 
 def _normalised(keras: Any, plain: Any) -> Any:
