@@ -7,9 +7,12 @@ One process at a time does either, by a lease in the database.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -23,7 +26,7 @@ from review_workflow.label_studio import LabelStudioTasks, SubmittedAnnotation, 
 from review_workflow.outbox import Outbox
 from review_workflow.people import Person
 from review_workflow.review import Event, WorkKey
-from review_workflow.store import Session, Store
+from review_workflow.store import Session, Store, TaskHint
 
 log = logging.getLogger(__name__)
 _LEASE, _LEASE_SECONDS, _PATIENCE = "sync", 120.0, 60.0
@@ -69,13 +72,13 @@ class Sync:
     def run(self, full: bool = False, patience: float = _PATIENCE) -> SyncReport:
         """Everything in and everything out, until nothing is left to deliver; raises BusyError after `patience` s."""
         with self._lease(patience):
-            report = self._take_all(self._hinted()).plus(self._take_all(self._changed(full)))
+            report = self._take_hinted().plus(self._take_changed(full))
             return report.plus(self._deliver())
 
     def follow_hints(self) -> SyncReport:
         """Only what webhooks hinted at, and what follows from it; does nothing while another process is at it."""
         with self._lease(0.0):
-            return self._take_all(self._hinted()).plus(self._deliver())
+            return self._take_hinted().plus(self._deliver())
 
     def project(self, tier: Tier) -> int:
         """Label Studio's id of a tier's project; raises LabelStudioError before the first set-up."""
@@ -91,7 +94,7 @@ class Sync:
     @contextmanager
     def _lease(self, patience: float) -> Iterator[None]:
         deadline = time.monotonic() + patience
-        owner = uuid.uuid4().hex
+        owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
         while not self._take_lease(owner):
             if time.monotonic() >= deadline:
                 raise BusyError("sync", "another process is at it", "a free moment", "Wait, or try again.")
@@ -111,6 +114,9 @@ class Sync:
 
     def _take_lease(self, owner: str) -> bool:
         with self._store.writing() as session:
+            holder = session.lease_holder(_LEASE)
+            if holder is not None and _is_dead(holder):
+                session.give_lease(_LEASE, holder)
             return session.take_lease(_LEASE, owner, self._clock(), _LEASE_SECONDS)
 
     def _deliver(self) -> SyncReport:
@@ -120,20 +126,23 @@ class Sync:
 
     # in
 
-    def _hinted(self) -> Iterator[TaskSnapshot]:
-        known = self._projects()
-        while True:
-            with self._store.reading() as session:
-                hints = session.hints(_HINTS)
-            if not hints:
-                return
+    def _take_hinted(self) -> SyncReport:
+        known, report = self._projects(), SyncReport()
+        while hints := self._read_hints():
+            found: list[TaskSnapshot] = []
             for project_id in sorted({hint.project_id for hint in hints} & set(known)):
                 wanted = sorted({hint.task_id for hint in hints if hint.project_id == project_id})
-                found = list(self._gateway.tasks(project_id, wanted))
-                yield from found
-                self._restore(set(wanted) - {task.task_id for task in found})
+                present = list(self._gateway.tasks(project_id, wanted))
+                self._restore(set(wanted) - {task.task_id for task in present})
+                found += present
+            report = report.plus(self._take_all(found))
             with self._store.writing() as session:
                 session.clear_hints(hints)
+        return report
+
+    def _read_hints(self) -> tuple[TaskHint, ...]:
+        with self._store.reading() as session:
+            return session.hints(_HINTS)
 
     def _restore(self, gone: set[int]) -> None:
         if not gone:
@@ -145,33 +154,44 @@ class Sync:
             session.forget_places(keys)
             session.enqueue(keys, self._clock())
 
-    def _changed(self, full: bool) -> Iterator[TaskSnapshot]:
+    def _take_changed(self, full: bool) -> SyncReport:
+        """What changed since each project's cursor; the cursors move on once all of it was taken."""
+        found: list[TaskSnapshot] = []
+        cursors: dict[str, datetime] = {}
+        looked_at = 0
         for project_id in self._projects():
             name = f"cursor:{project_id}"
-            with self._store.reading() as session:
-                cursor = None if full else session.fact(name)
-            newest = datetime.fromisoformat(cursor) if cursor else None
+            newest = None if full else self._cursor(name)
             for task in self._gateway.changed(project_id, newest - _OVERLAP if newest else None):
-                yield task
+                looked_at += 1
+                if task.annotations:
+                    found.append(task)
                 if task.updated_at is not None:
                     newest = max(newest, task.updated_at) if newest else task.updated_at
             if newest is not None:
-                with self._store.writing() as session:
-                    session.put_fact(name, newest.isoformat())
+                cursors[name] = newest
+        report = self._take_all(found)
+        with self._store.writing() as session:
+            for name, moment in cursors.items():
+                session.put_fact(name, moment.isoformat())
+        return replace(report, looked_at=looked_at)
 
-    def _take_all(self, tasks: Iterable[TaskSnapshot]) -> SyncReport:
-        looked_at = counted = refused = 0
-        people: Mapping[int, Person] | None = None
-        for task in tasks:
-            looked_at += 1
-            if looked_at % _HINTS == 0:
+    def _cursor(self, name: str) -> datetime | None:
+        with self._store.reading() as session:
+            found = session.fact(name)
+        return datetime.fromisoformat(found) if found else None
+
+    def _take_all(self, tasks: Sequence[TaskSnapshot]) -> SyncReport:
+        """Takes what is new in the order in which it was said, whichever task or project it is on."""
+        unseen = [(task, annotation) for task in tasks for annotation in self._unseen(task)]
+        unseen.sort(key=lambda pair: (_moment(pair[1]), pair[1].annotation_id))
+        people = self._people() if unseen else {}
+        outcomes: Counter[str] = Counter()
+        for number, (task, annotation) in enumerate(unseen, start=1):
+            outcomes[self._take(task, annotation, people)] += 1
+            if number % _HINTS == 0:
                 self._keep_lease()
-            for annotation in self._unseen(task):
-                people = people if people is not None else self._people()
-                outcome = self._take(task, annotation, people)
-                counted += outcome == "counted"
-                refused += outcome == "refused"
-        return SyncReport(looked_at, counted, refused)
+        return SyncReport(len(tasks), outcomes["counted"], outcomes["refused"])
 
     def _unseen(self, task: TaskSnapshot) -> list[SubmittedAnnotation]:
         if not task.annotations:
@@ -241,6 +261,26 @@ class Sync:
 def project_fact(tier: Tier) -> str:
     """Name of the fact that holds a tier's project id."""
     return f"project:{int(tier)}"
+
+
+def _is_dead(holder: str) -> bool:
+    """Whether a lease belongs to a process of this machine that is no more."""
+    host, _, rest = holder.partition("/")
+    pid = rest.partition("/")[0]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _moment(annotation: SubmittedAnnotation) -> float:
+    moment = annotation.updated_at or annotation.created_at
+    return moment.timestamp() if moment else 0.0
 
 
 def _task_deleted(key: WorkKey) -> Event:

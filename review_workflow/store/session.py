@@ -333,6 +333,12 @@ class Session:
 
     # leases
 
+    def lease_holder(self, name: str) -> str | None:
+        """Who holds a lease, or None."""
+        return self._connection.execute(
+            select(schema.leases.c.owner).where(schema.leases.c.name == name)
+        ).scalar_one_or_none()
+
     def take_lease(self, name: str, owner: str, now: float, seconds: float) -> bool:
         """Whether `owner` now holds the lease: it was free, expired, or theirs already."""
         table = schema.leases
