@@ -1,0 +1,301 @@
+"""The journey of a conversion: read, split, write, read back, compare, and only then put the target in its place."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from converters import naming, splits
+from converters.annotation import Finding, ImageRecord
+from converters.compare import compare
+from converters.dataset import Dataset, DatasetItem, Split
+from converters.duplicates import near_duplicates
+from converters.errors import DatasetError
+from converters.formats.contract import Format, Picture, Placed, ReadSettings, WriteSettings
+from converters.naming import Names
+from converters.output import OutputFolder, open_output
+from converters.report import ConversionReport, Entry, Kind
+from converters.splits import SplitPolicy
+from converters.written import Written
+
+_POINTED = (b"keypoint", b"kpt_shape")
+_TABLES = frozenset({".json", ".jsonl", ".yaml", ".yml", ".manifest"})
+Progress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One conversion: where from, where to, and how. `split` deals out what the source has not split already."""
+
+    source: Path
+    target: Path
+    reader: Format
+    writer: Format
+    read: ReadSettings
+    write: WriteSettings
+    split: SplitPolicy | None = None
+    names: Names = Names.ORIGINAL
+    allow_loss: bool = False
+    read_back: bool = True
+
+
+class LossError(DatasetError):
+    """A conversion that would lose or guess something; `report` lists every case. Nothing was written."""
+
+    def __init__(self, report: ConversionReport) -> None:
+        self.report = report
+        failures = report.failures
+        first = failures[0]
+        super().__init__(
+            first.item,
+            f"{first.field} {first.value}",
+            f"no loss ({first.reason}; {len(failures)} in all)",
+            "Cure the causes, or go on with --allow-loss.",
+        )
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has passed so far; one conversion's own, never shared."""
+
+    entries: list[Entry] = field(default_factory=list)
+    seen: dict[int, None] = field(default_factory=dict)
+    classes: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    backgrounds: int = 0
+    images: int = 0
+    without_bytes: int = 0
+
+
+def _silent(stage: str, count: int) -> None:
+    return None
+
+
+def convert(request: Request, progress: Progress = _silent) -> ConversionReport:
+    """The report of a conversion whose target is now in place.
+
+    Raises LossError where labels were lost or inputs refused, unless losses are allowed; DatasetError where source or
+    target cannot be used at all. In both cases nothing is left behind.
+    """
+    reading, writing = request.reader.read, request.writer.write
+    if reading is None or writing is None:
+        name, verb = (request.writer.name, "written") if writing is None else (request.reader.name, "read")
+        raise DatasetError("format", name, f"a format that can be {verb}", "See `dermloop convert --help`.")
+    with open_output(request.target, _fingerprint(request)) as output:
+        tally, settings = _Tally(), _settings(request)
+        written = Written(request.writer.carries.addresses)
+        items = _accepted(_read(request, progress), request, tally)
+        for piece in writing(_noted(naming.placed(items, request.names), tally, written), settings):
+            if isinstance(piece, Picture):
+                output.copy(piece)
+            else:
+                output.add(piece)
+        output.close()
+        _require_content(request, tally)
+        if request.read_back:
+            tally.entries += _read_back(request, output, settings, written, progress)
+        report = _report(request, tally)
+        if report.failures and not request.allow_loss:
+            raise LossError(report)
+        output.finish()
+    return report
+
+
+def _require_content(request: Request, tally: _Tally) -> None:
+    report = _report(request, tally)
+    if report.failures and not request.allow_loss:
+        raise LossError(report)
+    if not tally.images:
+        value = f"no image to write ({len(tally.entries)} left out)"
+        reasons = "; ".join(sorted({entry.reason for entry in tally.entries})[:3])
+        expected = f"at least one image with a truth{f' ({reasons})' if reasons else ''}"
+        raise DatasetError(str(request.source), value, expected, "Annotate, or lower `minimum` in --truth-policy.")
+
+
+def _read(request: Request, progress: Progress) -> Iterator[DatasetItem | Entry]:
+    assert request.reader.read is not None
+    assigned = _splits(request) if request.split is not None else {}
+    for number, found in enumerate(request.reader.read(request.source, request.read), 1):
+        if isinstance(found, DatasetItem) and found.record.image_id in assigned:
+            yield replace(found, split=assigned[found.record.image_id])
+        else:
+            yield found
+        progress("convert", number)
+
+
+def _splits(request: Request) -> dict[str, Split]:
+    assert request.reader.read is not None and request.split is not None
+    found = request.reader.read(request.source, request.read)
+    items = {item.record.image_id: _outline(item) for item in found if isinstance(item, DatasetItem)}
+    known = {image_id: item.split for image_id, item in items.items() if item.split}
+    paths = {image_id: Path(item.record.uri) for image_id, item in items.items()}
+    pairs = near_duplicates({image_id: path for image_id, path in paths.items() if path.is_file()})
+    whole = splits.split(Dataset(request.read.taxonomy, tuple(items.values())), request.split, known, pairs)
+    return {item.record.image_id: item.split for item in whole.items if item.split}
+
+
+def _outline(item: DatasetItem) -> DatasetItem:
+    """The item without what a split does not look at, so that many fit into memory."""
+    record = item.record
+    kept = ImageRecord(
+        record.image_id,
+        record.uri,
+        record.size,
+        patient_id=record.patient_id,
+        lesion_id=record.lesion_id,
+        skin_type=record.skin_type,
+        source=record.source,
+    )
+    lesions = tuple(replace(lesion, shape=None, keypoints=(), attributes=()) for lesion in item.truth.lesions)
+    return DatasetItem(kept, replace(item.truth, lesions=lesions), item.split)
+
+
+def _accepted(found: Iterable[DatasetItem | Entry], request: Request, tally: _Tally) -> Iterator[DatasetItem]:
+    """The items that have a place in the target; the others become entries."""
+    carries = request.writer.carries
+    for item in found:
+        if isinstance(item, Entry):
+            tally.entries.append(item)
+        elif (entry := _objection(item, request, tally)) is not None:
+            tally.entries.append(entry)
+        else:
+            finding = item.truth.finding
+            if finding is Finding.LESION_FREE and not carries.background:
+                tally.entries.append(_skipped(item, "lesion-free images have no place in this format"))
+            elif finding is Finding.NOT_LOOKED_AT or (
+                finding is Finding.UNGRADABLE and "finding" not in carries.fields
+            ):
+                tally.entries.append(_skipped(item, "only a confirmed lesion-free image becomes a background"))
+            else:
+                yield item
+
+
+def _objection(item: DatasetItem, request: Request, tally: _Tally) -> Entry | None:
+    key = hash(item.record.image_id)
+    if key in tally.seen:
+        reason = "the same image came before; merge its tasks, or delete one of them"
+        return Entry(Kind.REFUSED, _name(item), "image", item.record.image_id[:80], reason)
+    tally.seen[key] = None
+    if item.truth.finding is Finding.LESIONS and not item.truth.lesions:
+        reason = "says lesions are marked, but none is; it must not become a background"
+        return Entry(Kind.REFUSED, _name(item), "finding", "lesions", reason)
+    return None
+
+
+def _skipped(item: DatasetItem, reason: str) -> Entry:
+    return Entry(Kind.SKIPPED, _name(item), "finding", item.truth.finding.value, reason)
+
+
+def _name(item: DatasetItem) -> str:
+    return item.record.original_name or item.record.uri
+
+
+def _noted(found: Iterable[Placed], tally: _Tally, written: Written) -> Iterator[Placed]:
+    for placed in found:
+        item = placed.item
+        tally.images += 1
+        tally.backgrounds += item.truth.finding is Finding.LESION_FREE
+        tally.splits[placed.split] += item.split is not None
+        for lesion in item.truth.lesions:
+            tally.classes[lesion.diagnosis or f"open ({lesion.severity})"] += 1
+        if placed.image is None:
+            tally.without_bytes += 1
+        elif item.truth.redactions:
+            burned = replace(item, truth=replace(item.truth, redactions=()))
+            written.add(replace(placed, item=burned))
+            yield placed
+            continue
+        written.add(placed)
+        yield placed
+
+
+def _read_back(
+    request: Request, output: OutputFolder, settings: WriteSettings, written: Written, progress: Progress
+) -> Iterator[Entry]:
+    assert request.writer.read is not None
+    expected = ReadSettings(settings.taxonomy, sizes=written.sizes())
+    for number, back in enumerate(request.writer.read(output.draft, expected), 1):
+        progress("read back", number)
+        if isinstance(back, Entry):
+            kind = Kind.LOST if back.kind is Kind.REFUSED else back.kind
+            yield replace(back, kind=kind, item=back.item.replace(str(output.draft), str(request.target)))
+            continue
+        placed = written.take(back.record.uri)
+        if placed is None:
+            yield Entry(Kind.LOST, back.record.uri, "image", "", "came back although it was not written")
+        else:
+            yield from compare(placed.item, back, request.writer.carries, placed.name)
+    for name in written.left():
+        yield Entry(Kind.LOST, name, "image", "", "is not in what was read back")
+
+
+def _settings(request: Request) -> WriteSettings:
+    if request.write.keypoints or not _may_have_points(request.source) or request.reader.read is None:
+        return request.write
+    names: dict[str, None] = {}
+    for item in request.reader.read(request.source, request.read):
+        for lesion in item.truth.lesions if isinstance(item, DatasetItem) else ():
+            names.update(dict.fromkeys(point.name for point in lesion.keypoints))
+    return replace(request.write, keypoints=tuple(sorted(names)))
+
+
+def _may_have_points(source: Path) -> bool:
+    """Whether the word for points occurs in the source's tables; spares most conversions a second reading."""
+    found = [source] if source.is_file() else [p for p in source.rglob("*") if p.suffix in _TABLES]
+    return any(_holds(path) for path in found)
+
+
+def _holds(path: Path) -> bool:
+    if path.stat().st_size == 0:
+        return False
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(word) >= 0 for word in _POINTED)
+
+
+def _fingerprint(request: Request) -> str:
+    stat = request.source.stat() if request.source.exists() else None
+    facts = (
+        str(request.source.resolve()),
+        (stat.st_size, stat.st_mtime_ns) if stat else None,
+        request.reader.name,
+        request.writer.name,
+        str(request.read.images),
+        request.names.value,
+        request.write,
+        request.split,
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _report(request: Request, tally: _Tally) -> ConversionReport:
+    entries = list(tally.entries)
+    if tally.without_bytes:
+        value = f"{tally.without_bytes} of {tally.images}"
+        entries.append(Entry(Kind.EXPECTED, "images", "bytes", value, "are known by address only; no image was copied"))
+    return ConversionReport(
+        source_format=request.reader.name,
+        target_format=request.writer.name,
+        images=tally.images,
+        lesions=tally.classes.total(),
+        backgrounds=tally.backgrounds,
+        classes=dict(sorted(tally.classes.items())),
+        splits={split.value: tally.splits[split.value] for split in Split},
+        entries=tuple(entries),
+        read_back=request.read_back,
+    )
+
+
+def read_all(source: Path, reader: Format, settings: ReadSettings) -> tuple[tuple[DatasetItem, ...], tuple[Entry, ...]]:
+    """All items of a source in memory, and what was left out; for inspection and comparison.
+
+    Raises DatasetError where the format cannot be read.
+    """
+    if reader.read is None:
+        raise DatasetError("format", reader.name, "a format that can be read", "See `dermloop convert --help`.")
+    found = list(reader.read(source, settings))
+    items = tuple(item for item in found if isinstance(item, DatasetItem))
+    return items, tuple(entry for entry in found if isinstance(entry, Entry))

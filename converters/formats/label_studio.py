@@ -1,0 +1,346 @@
+"""Label Studio's JSON export and import: every region type, several readers, drafts, predictions, skipped tasks.
+
+What Label Studio has no words for travels in each task's `meta.dermloop`, which Label Studio stores and gives back. The
+part of it that describes an annotation counts only while the annotation's result is unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import orjson
+
+from converters import manifest, truth
+from converters.annotation import Annotation, Finding, ImageRecord, TruthLevel
+from converters.dataset import DatasetItem, Split
+from converters.errors import AnnotationError, ConversionError
+from converters.formats.contract import (
+    ALL_FIELDS,
+    Carries,
+    Format,
+    Picture,
+    Piece,
+    Placed,
+    ReadResult,
+    ReadSettings,
+    Shapes,
+    WriteSettings,
+)
+from converters.formats.located import address_id, measured, require_size
+from converters.formats.metadata_csv import COLUMNS
+from converters.formats.metadata_values import parse_cells
+from converters.geometry import ImageSize
+from converters.label_studio import controls, general
+from converters.label_studio.addresses import ImageFolder, parse_address
+from converters.label_studio.general import Reading
+from converters.label_studio.stream import read_elements
+from converters.report import Entry, Kind, refused
+
+TASKS = "tasks.json"
+CONFIG = "labelling-config.xml"
+_META = "dermloop"
+_FACTS = frozenset({"patient_id", "lesion_id", "age", "sex", "site", "skin_type", "confirmation", "device", "source"})
+_IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?)($|\?)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    path: Path
+    settings: ReadSettings
+    folder: ImageFolder | None
+
+
+def read(source: Path, settings: ReadSettings) -> ReadResult:
+    """One item for each task that has a truth under the policy; the rest as entries that say why not."""
+    path = source / TASKS if source.is_dir() else source
+    folder = ImageFolder.scan(settings.images) if settings.images else None
+    reader = _Source(path, settings, folder)
+    for task in read_elements(path):
+        name = f"{path.name}, task {task.get('id')}"
+        try:
+            yield _item(task, name, reader)
+        except ConversionError as error:
+            yield refused(error)
+
+
+def _item(task: Mapping[str, Any], name: str, source: _Source) -> DatasetItem | Entry:
+    data, meta = _mapping(task, "data", name), _meta(task)
+    address = _address(data, source.settings, name)
+    facts = "truth" in meta
+    readings = [_reading(row, name, source, False, facts) for row in _rows(task, "annotations", name)]
+    readings += [_reading(row, name, source, True, facts) for row in _rows(task, "drafts", name)]
+    if source.settings.policy.truth.minimum is TruthLevel.MODEL:
+        readings += [_prediction(row, name, source) for row in _rows(task, "predictions", name)]
+    size = _one_size([reading.size for _, reading in readings], name)
+    record = _record(data, meta, address, size, name, source)
+    answers = [replace(answer, image_id=record.image_id) for answer, _ in readings]
+    found = truth.resolve(f"{name}, {address}", answers, source.settings.policy.truth)
+    if found is None:
+        return Entry(Kind.SKIPPED, name, "truth", address, _why_not(task, answers))
+    split = Split(meta["split"]) if meta.get("split") in tuple(Split) else None
+    provenance = tuple(sorted((str(k), str(v)) for k, v in (meta.get("provenance") or {}).items()))
+    return DatasetItem(record, _with_facts(found, meta), split, provenance)
+
+
+def _why_not(task: Mapping[str, Any], answers: Sequence[Annotation]) -> str:
+    if any(row.get("was_cancelled") for row in task.get("annotations") or ()):
+        return "skipped by its reader"
+    if any(answer.draft for answer in answers):
+        return "only drafts"
+    return "answers below the policy or without a finding" if answers else "nobody has looked at it"
+
+
+def _reading(
+    row: Mapping[str, Any], name: str, source: _Source, draft: bool, facts: bool
+) -> tuple[Annotation, Reading]:
+    item = f"{name}, annotation {row.get('id')}"
+    policy = source.settings.policy
+    result = row.get("result") or []
+    cancelled = bool(row.get("was_cancelled") or row.get("skipped"))
+    reading = general.decode([] if cancelled else result, None, source.settings.taxonomy, item, policy.empty)
+    author = _author(row)
+    answer = _answer(reading, item)
+    level = policy.level(author, bool(row.get("ground_truth")))
+    said = replace(
+        answer,
+        finding=Finding.NOT_LOOKED_AT if cancelled else answer.finding,
+        level=level,
+        author=author,
+        annotation_id=str(row.get("id", "")),
+        created_at=_moment(row.get("updated_at") or row.get("created_at"), item),
+        lead_time=row["lead_time"] if isinstance(row.get("lead_time"), int | float) else None,
+        draft=draft,
+        note=_digest(result) if facts else "",
+    )
+    return said, reading
+
+
+def _prediction(row: Mapping[str, Any], name: str, source: _Source) -> tuple[Annotation, Reading]:
+    item = f"{name}, prediction {row.get('id')}"
+    taxonomy = source.settings.taxonomy
+    reading = general.decode(row.get("result") or [], None, taxonomy, item, Finding.NOT_LOOKED_AT)
+    version = str(row.get("model_version") or "")
+    said = replace(
+        _answer(reading, item),
+        level=TruthLevel.MODEL,
+        author=version,
+        model_version=version or None,
+        created_at=_moment(row.get("updated_at") or row.get("created_at"), item),
+        annotation_id=str(row.get("id", "")),
+    )
+    return said, reading
+
+
+def _answer(reading: Reading, item: str) -> Annotation:
+    return Annotation(
+        image_id=item,
+        finding=reading.finding,
+        lesions=reading.lesions,
+        answers=reading.answers,
+        redactions=reading.redactions,
+        relations=reading.relations,
+    )
+
+
+def _with_facts(found: Annotation, meta: Mapping[str, Any]) -> Annotation:
+    """The annotation with the facts that travelled in the task, as long as its result is what they were written for."""
+    said = meta.get("truth")
+    if not isinstance(said, dict) or said.get("result_sha256") != found.note or not found.note:
+        return replace(found, note="")
+    facts = manifest.decode_annotation({**said["facts"], "lesions": []})
+    kept = {name: getattr(found, name) for name in ("lesions", "answers", "redactions", "relations", "finding")}
+    return replace(facts, image_id=found.image_id, **kept)
+
+
+def _record(
+    data: Mapping[str, Any], meta: Mapping[str, Any], address: str, size: ImageSize | None, name: str, source: _Source
+) -> ImageRecord:
+    parsed = parse_address(address, name)
+    stored = meta.get("record")
+    path = _find(source, address, name)
+    if path is not None:
+        image_id, found = measured(path, name)
+        require_size(path, found, size, name)
+        address, size = str(path), found
+    else:
+        image_id = address_id(address)
+    if isinstance(stored, dict):
+        record = manifest.decode_record({"image_id": image_id, "uri": address, "size": [1, 1], **stored})
+        known = stored.get("size")
+        size = size or (record.size if known else None)
+        image_id = image_id if path is not None else record.image_id
+        return replace(record, image_id=image_id, uri=address, size=_known(size, name))
+    values, _ = parse_cells(_facts(data), source.settings.taxonomy) if _FACTS & data.keys() else ({}, [])
+    facts = {key: value for key, value in values.items() if key in _FACTS}
+    return ImageRecord(image_id, address, _known(size, name), original_name=parsed.name, **facts)
+
+
+def _find(source: _Source, address: str, name: str) -> Path | None:
+    if source.folder is not None:
+        return source.folder.find(parse_address(address, name), name)
+    if "://" in address or "?" in address or address.startswith("/data/"):
+        return None
+    path = source.path.parent / address
+    return path if path.is_file() else None
+
+
+def _known(size: ImageSize | None, name: str) -> ImageSize:
+    if size is None:
+        raise AnnotationError(f"{name}, image size", None, "a region that states it, or the image", "Name `--images`.")
+    return size
+
+
+def _one_size(sizes: Sequence[ImageSize | None], name: str) -> ImageSize | None:
+    found = {size for size in sizes if size is not None}
+    if len(found) > 1:
+        shown = ", ".join(f"{size.width}×{size.height}" for size in sorted(found, key=lambda s: (s.width, s.height)))
+        raise AnnotationError(f"{name}, image size", shown, "one size", "Annotate the same image again.")
+    return found.pop() if found else None
+
+
+def _address(data: Mapping[str, Any], settings: ReadSettings, name: str) -> str:
+    key = settings.image_key or controls.TaskField.IMAGE.value
+    if isinstance(data.get(key), str):
+        return str(data[key])
+    found = [value for value in data.values() if isinstance(value, str) and _IMAGE_NAME.search(value)]
+    if settings.image_key or len(found) != 1:
+        keys = ", ".join(map(str, data))
+        raise AnnotationError(
+            f"{name}, data", keys, f"an image address under `{key}`", "Name its key with --image-key."
+        )
+    return found[0]
+
+
+def _facts(data: Mapping[str, Any]) -> dict[str, str]:
+    known = ((COLUMNS.get(str(key).casefold()), value) for key, value in data.items())
+    return {fact: str(value).strip() for fact, value in known if fact in _FACTS and value is not None}
+
+
+def _mapping(task: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    found = task.get(key)
+    if not isinstance(found, dict):
+        raise AnnotationError(f"{name}, {key}", str(found)[:80], "an object", "Export the project again.")
+    return found
+
+
+def _rows(task: Mapping[str, Any], key: str, name: str) -> list[Mapping[str, Any]]:
+    found = task.get(key) or (task.get("completions") if key == "annotations" else None) or []
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise AnnotationError(f"{name}, {key}", str(found)[:80], "a list of objects", "Export as JSON, not JSON-MIN.")
+    return found
+
+
+def _meta(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = task.get("meta")
+    found = meta.get(_META) if isinstance(meta, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _author(row: Mapping[str, Any]) -> str:
+    who = row.get("completed_by", row.get("user"))
+    if isinstance(who, dict):
+        who = who.get("email") or who.get("id")
+    return "" if who is None else str(who)
+
+
+def _moment(text: object, item: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(str(text))
+    except ValueError as error:
+        raise AnnotationError(f"{item}, time", text, "an ISO 8601 date", "Export the project again.") from error
+
+
+def _digest(result: object) -> str:
+    return hashlib.sha256(orjson.dumps(result, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
+    """`tasks.json` to import into Label Studio, the labelling config it needs, and the images beside it."""
+    rows_seen: dict[tuple[str, str], None] = {}
+    start = b"[\n"
+    for placed in items:
+        task = _task(placed, settings)
+        for row in task["annotations"][0]["result"]:
+            rows_seen.setdefault((str(row.get("from_name")), str(row["type"])))
+        yield Piece(TASKS, start + orjson.dumps(task))
+        start = b",\n"
+        if placed.image is not None:
+            yield Picture(f"images/{placed.name}", placed)
+    yield Piece(TASKS, b"[]\n" if start == b"[\n" else b"\n]\n")
+    yield Piece(CONFIG, _config(rows_seen, settings).encode())
+
+
+def _task(placed: Placed, settings: WriteSettings) -> dict[str, Any]:
+    record, said = placed.item.record, placed.item.truth
+    reading = Reading(said.lesions, said.finding, said.answers, said.relations, said.redactions)
+    result = general.encode(reading, record.size, settings.taxonomy)
+    facts = manifest.encode_annotation(replace(said, lesions=(), answers=(), redactions=(), relations=()))
+    facts.pop("image_id", None)
+    stored = manifest.encode_record(record)
+    stored.pop("uri", None)
+    meta: dict[str, Any] = {
+        "record": stored,
+        "truth": {"facts": {**facts, "image_id": ""}, "result_sha256": _digest(result)},
+    }
+    if placed.item.split:
+        meta["split"] = placed.item.split.value
+    if placed.item.provenance:
+        meta["provenance"] = dict(placed.item.provenance)
+    image = f"{settings.prefix}images/{placed.name}" if placed.image is not None else record.uri
+    annotation: dict[str, Any] = {"result": result, "ground_truth": said.level >= TruthLevel.CONSENSUS}
+    if said.lead_time is not None:
+        annotation["lead_time"] = said.lead_time
+    return {"data": {controls.IMAGE: image}, "meta": {_META: meta}, "annotations": [annotation]}
+
+
+_LABELS = {f"{kind}labels": f"{kind.capitalize()}Labels" for kind in ("rectangle", "ellipse", "polygon", "brush")}
+_LABELS["keypointlabels"] = "KeyPointLabels"
+_OTHERS = {"choices": "Choices", "textarea": "TextArea", "rating": "Rating", "number": "Number", "taxonomy": "Taxonomy"}
+
+
+def _config(rows: Iterable[tuple[str, str]], settings: WriteSettings) -> str:
+    view = ET.Element("View")
+    ET.SubElement(view, "Image", name=controls.IMAGE, value=f"${controls.IMAGE}")
+    for name, kind in sorted({*rows, (controls.DIAGNOSIS, "rectanglelabels"), (controls.FINDING, "choices")}):
+        if kind in _LABELS:
+            parent = ET.SubElement(view, _LABELS[kind], name=name, toName=controls.IMAGE)
+            values = [*(d.name for d in settings.taxonomy.diagnoses), *controls.OPEN_LABELS.values(), general.REDACT]
+            for value in values:
+                ET.SubElement(parent, "Label", value=value)
+        elif kind in _OTHERS:
+            parent = ET.SubElement(view, _OTHERS[kind], name=name, toName=controls.IMAGE)
+            for value in controls.FINDING_LABELS.values() if name == controls.FINDING else ():
+                ET.SubElement(parent, "Choice", value=value)
+    ET.indent(view)
+    return ET.tostring(view, encoding="unicode") + "\n"
+
+
+def sniff(source: Path) -> bool:
+    """Whether a file or folder holds Label Studio tasks."""
+    path = source / TASKS if source.is_dir() else source
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        head = stream.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    return (head[:1] in (b"[", b"{") and b'"data"' in head) or (
+        b'"annotations": [{"id"' in head and b'"result"' in head
+    )
+
+
+LABEL_STUDIO = Format(
+    "label-studio",
+    "Label Studio's JSON export: tasks with annotations, drafts and predictions",
+    sniff,
+    read,
+    write,
+    Carries(Shapes.ALL, ALL_FIELDS - {"probabilities"}, keypoints=True, addresses=True),
+)

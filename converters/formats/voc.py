@@ -1,0 +1,140 @@
+"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`; one box for each lesion.
+
+Edges are written as they are, with fractions: `xmin` is the left edge and `xmax` the right edge in pixels from nought,
+as most programs of today write and read them. Source: the VOC 2012 development kit, for the names of the elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+from defusedxml import DefusedXmlException
+from defusedxml import ElementTree as SafeTree
+
+from converters.annotation import Annotation, Finding, ImageRecord, Lesion
+from converters.dataset import DatasetItem, Split
+from converters.errors import AnnotationError, ConversionError
+from converters.formats.contract import (
+    Carries,
+    Format,
+    Picture,
+    Piece,
+    Placed,
+    ReadResult,
+    ReadSettings,
+    Shapes,
+    WriteSettings,
+)
+from converters.formats.located import address_id, measured, require_size
+from converters.geometry import ImageSize, PixelBox
+from converters.label_studio.addresses import ImageFolder, parse_address
+from converters.report import refused
+from converters.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+
+def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
+    """One XML file for each item, the images beside them, and a list of stems for each split."""
+    for placed in items:
+        yield Piece(f"Annotations/{placed.stem}.xml", _xml(placed, settings.taxonomy).encode())
+        yield Piece(f"ImageSets/Main/{placed.split}.txt", f"{placed.stem}\n".encode())
+        if placed.image is not None:
+            yield Picture(f"JPEGImages/{placed.name}", placed)
+
+
+def _xml(placed: Placed, taxonomy: Taxonomy) -> str:
+    size = placed.item.record.size
+    objects = "".join(_object(lesion, size, taxonomy) for lesion in placed.item.truth.lesions)
+    return (
+        f"<annotation>\n  <folder>JPEGImages</folder>\n  <filename>{escape(placed.name)}</filename>\n"
+        f"  <size><width>{size.width}</width><height>{size.height}</height><depth>3</depth></size>\n"
+        f"  <segmented>0</segmented>\n{objects}</annotation>\n"
+    )
+
+
+def _object(lesion: Lesion, size: ImageSize, taxonomy: Taxonomy) -> str:
+    box = lesion.box.clipped(size)
+    if lesion.diagnosis is None or box.area <= 0:
+        return ""
+    name = escape(taxonomy.resolve(lesion.diagnosis).code)
+    cut = int(box != lesion.box)
+    return (
+        f"  <object><name>{name}</name><pose>Unspecified</pose><truncated>{cut}</truncated><difficult>0</difficult>"
+        f"<bndbox><xmin>{box.x_min:.10g}</xmin><ymin>{box.y_min:.10g}</ymin><xmax>{box.x_max:.10g}</xmax>"
+        f"<ymax>{box.y_max:.10g}</ymax></bndbox></object>\n"
+    )
+
+
+def read(source: Path, settings: ReadSettings) -> ReadResult:
+    """One item for each XML file; its split is that of the list in `ImageSets/Main` that names it."""
+    root = source.parent if source.name == "Annotations" else source
+    splits = _splits(root)
+    pictures = settings.images or (root / "JPEGImages" if (root / "JPEGImages").is_dir() else None)
+    images = ImageFolder.scan(pictures) if pictures else None
+    for path in sorted((root / "Annotations").glob("*.xml")):
+        try:
+            yield _read_item(path, splits.get(path.stem), images, settings.taxonomy)
+        except ConversionError as error:
+            yield refused(error)
+
+
+def _splits(root: Path) -> dict[str, Split]:
+    found = {}
+    for split in Split:
+        path = root / "ImageSets" / "Main" / f"{split.value}.txt"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            if line.strip():
+                found[line.strip()] = split
+    return found
+
+
+def _read_item(path: Path, split: Split | None, images: ImageFolder | None, taxonomy: Taxonomy) -> DatasetItem:
+    try:
+        tree = SafeTree.fromstring(path.read_bytes())
+    except (SafeTree.ParseError, DefusedXmlException, OSError, ValueError) as error:
+        raise AnnotationError(str(path), str(error), "an intact XML file", "Export the labels again.") from error
+    name = tree.findtext("filename") or path.stem
+    size = ImageSize(int(_number(tree, "size/width", path)), int(_number(tree, "size/height", path)))
+    image_id, uri = address_id(name), name
+    if images is not None:
+        file = images.find(parse_address(name, str(path)), str(path))
+        image_id, found = measured(file, str(path))
+        require_size(file, found, size, str(path))
+        uri = str(file)
+    objects = enumerate(tree.findall("object"), 1)
+    lesions = tuple(_lesion(found, size, taxonomy, f"{path}, object {number}") for number, found in objects)
+    finding = Finding.LESIONS if lesions else Finding.LESION_FREE
+    record = ImageRecord(image_id, uri, size, original_name=name)
+    return DatasetItem(record, Annotation(image_id, finding, lesions, author="voc"), split)
+
+
+def _lesion(found: Element, size: ImageSize, taxonomy: Taxonomy, item: str) -> Lesion:
+    diagnosis = taxonomy.resolve(found.findtext("name") or "", f"{item}, name")
+    edges = [_number(found, f"bndbox/{side}", item) for side in ("xmin", "ymin", "xmax", "ymax")]
+    box = PixelBox(*edges)
+    clipped = box.clipped(size)
+    if clipped.area <= 0 or max(abs(box.width - clipped.width), abs(box.height - clipped.height)) > 1:
+        raise AnnotationError(f"{item}, bndbox", edges, f"a box inside {size.width}×{size.height}", "Correct the box.")
+    return Lesion(clipped, diagnosis.code, diagnosis.severity.value)
+
+
+def _number(parent: Element, path: str, item: object) -> float:
+    text = parent.findtext(path)
+    try:
+        return float(text or "")
+    except ValueError as error:
+        raise AnnotationError(f"{item}, {path}", text, "a number", "Correct the file.") from error
+
+
+def sniff(source: Path) -> bool:
+    """Whether a folder holds `Annotations/*.xml`."""
+    root = source.parent if source.name == "Annotations" else source
+    return (root / "Annotations").is_dir() and any((root / "Annotations").glob("*.xml"))
+
+
+VOC = Format("voc", "Pascal VOC: one XML file of boxes for each image", sniff, read, write, Carries(Shapes.BOX))

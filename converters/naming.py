@@ -1,0 +1,69 @@
+"""File names in a target: safe on every system, one for each image, and the same for the same input."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+
+from converters.dataset import DatasetItem
+from converters.formats.contract import Placed
+from converters.formats.located import has_bytes
+from converters.images import IMAGE_SUFFIXES
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\s]+')
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_LONGEST = 180
+
+
+class Names(StrEnum):
+    """Whether images keep their own names or are named by content, so that no name tells who is on them."""
+
+    ORIGINAL = "original"
+    CONTENT = "content"
+
+
+def placed(items: Iterable[DatasetItem], names: Names) -> Iterator[Placed]:
+    """The items under names whose stems are all different, whatever the system does with case; in the given order."""
+    taken: set[str] = set()
+    for item in items:
+        path = Path(item.record.uri)
+        image = path if has_bytes(item.record.image_id) and path.is_file() else None
+        name = _content_name(item) if names is Names.CONTENT else _safe(item.record.original_name or item.record.uri)
+        stem, dot, suffix = name.rpartition(".")
+        if _key(stem) in taken:
+            stem = f"{stem}-{_digest(item)[:12]}"
+        taken.add(_key(stem))
+        yield Placed(_anonymous(item) if names is Names.CONTENT else item, f"{stem}{dot}{suffix}", image)
+
+
+def _safe(text: str) -> str:
+    name = unicodedata.normalize("NFC", PurePosixPath(text.replace("\\", "/")).name)
+    name = _UNSAFE.sub("_", name).lstrip(".") or "image"
+    suffix = PurePosixPath(name).suffix
+    stem, suffix = (name.removesuffix(suffix), suffix) if suffix.lower() in IMAGE_SUFFIXES else (name, ".jpg")
+    while len(stem.encode()) > _LONGEST:
+        stem = stem[:-1]
+    return f"{'_' if _RESERVED.match(stem) else ''}{stem or 'image'}{suffix}"
+
+
+def _content_name(item: DatasetItem) -> str:
+    suffix = PurePosixPath(_safe(item.record.original_name or item.record.uri)).suffix.lower()
+    return f"{_digest(item)}{suffix}"
+
+
+def _digest(item: DatasetItem) -> str:
+    image_id = item.record.image_id
+    return image_id if has_bytes(image_id) else hashlib.sha256(image_id.encode()).hexdigest()
+
+
+def _anonymous(item: DatasetItem) -> DatasetItem:
+    return replace(item, record=replace(item.record, original_name="", uri=_content_name(item)))
+
+
+def _key(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem).casefold()
