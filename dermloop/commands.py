@@ -42,24 +42,24 @@ def up(home: Path | None, ports: Ports, options: UpOptions, detach: bool) -> Non
     steps = Steps(console)
     with _interrupts() as stopping:
         stack = Stack.open(home, ports, steps.say)
-        ready = stack.home.root / "ready.json"
-        ready.unlink(missing_ok=True)
         try:
             stack.start()
+            stack.home.ready_file.unlink(missing_ok=True)
             bring_up(stack, options, steps.say, steps.progress)
             steps.end()
-            _write_ready(ready, stack)
+            _write_ready(stack)
             _show(console, stack)
             stack.watch(stopping)
         except KeyboardInterrupt:
             steps.end()
             console.print()
         finally:
-            ready.unlink(missing_ok=True)
             steps.end()
-            steps.say("Stopping all programs")
-            stack.stop()
-            steps.end()
+            if stack.running:
+                steps.say("Stopping all programs")
+                stack.home.ready_file.unlink(missing_ok=True)
+                stack.stop()
+                steps.end()
 
 
 def down(home: Path | None) -> None:
@@ -179,15 +179,15 @@ def _addresses(stack: Stack) -> dict[str, str]:
     return {LABEL_STUDIO: stack.label_studio_url, BACKEND: stack.backend_url, REVIEW: stack.review_url}
 
 
-def _write_ready(path: Path, stack: Stack) -> None:
-    draft = path.with_suffix(".draft")
+def _write_ready(stack: Stack) -> None:
+    draft = stack.home.ready_file.with_suffix(".draft")
     draft.write_text(json.dumps(_addresses(stack)), encoding="utf-8")
-    draft.replace(path)
+    draft.replace(stack.home.ready_file)
 
 
 def _read_ready(place: Home) -> dict[str, str]:
     try:
-        return dict(json.loads((place.root / "ready.json").read_text(encoding="utf-8")))
+        return dict(json.loads(place.ready_file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
@@ -207,7 +207,9 @@ def _review_states(place: Home) -> dict[str, int]:
 
 def _detached(place: Home) -> None:
     """Starts `dermloop up` with the same options in the background and passes its words on until it is ready."""
+    supervisor.require_idle(place)
     place.create()
+    place.ready_file.unlink(missing_ok=True)
     log = place.logs / "up.log"
     command = [sys.executable, "-m", "dermloop", *(option for option in sys.argv[1:] if option != "--detach")]
     with log.open("wb") as stream:

@@ -66,6 +66,11 @@ class Home:
         """Which processes of this home are running."""
         return self.root / "run.json"
 
+    @property
+    def ready_file(self) -> Path:
+        """The addresses of a stack that is up; not there while it starts."""
+        return self.root / "ready.json"
+
     def create(self) -> None:
         """Makes the folders; an existing home stays as it is."""
         for folder in (self.images, self.label_studio, self.models, self.logs):

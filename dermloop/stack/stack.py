@@ -120,6 +120,11 @@ class Stack:
         self._supervisor.start(self._programs[name])
         self._supervisor.wait_ready(name)
 
+    @property
+    def running(self) -> bool:
+        """Whether this object runs the home's programs."""
+        return self._supervisor.claimed
+
     def alive(self, name: str) -> bool:
         """Whether a program's process is running."""
         return self._supervisor.alive(name)

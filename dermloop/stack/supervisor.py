@@ -47,20 +47,20 @@ class Supervisor:
     home: Home
     say: Say
     children: dict[str, Child] = field(default_factory=dict)
+    claimed: bool = False
 
     def claim(self) -> None:
         """Makes this process the one that runs the home's programs, and ends strays of a run that was killed.
 
         Raises RunningError where another process runs them.
         """
+        require_idle(self.home)
         recorded = running(self.home)
-        owner = recorded.pop(SUPERVISOR, None)
-        if owner is not None and owner != os.getpid():
-            cure = "Stop it with `dermloop down`, or choose another --home."
-            raise RunningError(str(self.home.root), f"in use by process {owner}", "a home that is not running", cure)
+        recorded.pop(SUPERVISOR, None)
         if recorded:
             self.say(f"Ending {', '.join(recorded)}, left over from a run that was killed")
         end_processes(recorded.values())
+        self.claimed = True
         self._record()
 
     def start(self, program: Program) -> None:
@@ -109,9 +109,11 @@ class Supervisor:
         self._record()
 
     def release(self) -> None:
-        """Stops everything and takes the home's record away."""
-        self.stop()
-        self.home.run_file.unlink(missing_ok=True)
+        """Stops everything and takes the home's record away; a home that another process runs stays as it is."""
+        if self.claimed:
+            self.stop()
+            self.home.run_file.unlink(missing_ok=True)
+            self.claimed = False
 
     def tend(self) -> None:
         """Looks after the programs once: one that died is named and started again, after a growing pause.
@@ -146,6 +148,14 @@ class Supervisor:
         draft = self.home.run_file.with_suffix(".draft")
         draft.write_text(json.dumps(rows, indent=1), encoding="utf-8")
         draft.replace(self.home.run_file)
+
+
+def require_idle(home: Home) -> None:
+    """Raises RunningError where another process runs the home's programs."""
+    owner = running(home).get(SUPERVISOR)
+    if owner is not None and owner != os.getpid():
+        cure = "Stop it with `dermloop down`, or choose another --home."
+        raise RunningError(str(home.root), f"in use by process {owner}", "a home that is not running", cure)
 
 
 def running(home: Home) -> dict[str, int]:
