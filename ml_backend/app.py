@@ -18,9 +18,11 @@ from ml_backend.errors import (
     JobError,
     LabelStudioError,
     NoModelError,
+    NotFoundError,
     OutOfTimeError,
     ProtocolError,
     ServingError,
+    StoreError,
     UnreadableImageError,
 )
 from ml_backend.settings import Settings
@@ -35,6 +37,8 @@ _STATUS: dict[type[ServingError], HTTPStatus] = {
     BundleError: HTTPStatus.SERVICE_UNAVAILABLE,
     OutOfTimeError: HTTPStatus.SERVICE_UNAVAILABLE,
     LabelStudioError: HTTPStatus.BAD_GATEWAY,
+    StoreError: HTTPStatus.BAD_GATEWAY,
+    NotFoundError: HTTPStatus.NOT_FOUND,
 }
 
 

@@ -67,6 +67,46 @@ def preannotate(
         raise typer.Exit(1)
 
 
+@app.command("watch-bucket")
+def watch_bucket(
+    bucket: str = typer.Option(..., help="Bucket to look through."),
+    prefix: str = typer.Option("", help="Only keys that begin so."),
+    home: Path | None = typer.Option(None, help="Folder of the local stack (DERMLOOP_ML_HOME)."),
+    every: float = typer.Option(5.0, min=0.1, help="Seconds between two looks."),
+    once: bool = typer.Option(False, help="Look once, then end."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
+) -> None:
+    """Read every picture in a bucket that has no current result, and store the result beside it."""
+    import time
+
+    from ml_backend import composition
+    from ml_backend.errors import ServingError
+    from ml_backend.objects import Poller
+    from ml_backend.s3 import ObjectStore
+    from ml_backend.settings import read_settings
+
+    problems: list[str] = []
+    try:
+        settings = read_settings(home=home)
+        parts = composition.build(settings)
+        poller = Poller(ObjectStore(settings.s3_endpoint), parts.service, bucket, prefix, settings.max_bytes)
+        while True:
+            problems.clear()
+            for outcome in poller.once(lambda key, error: problems.append(f"{key}: {error}")):
+                typer.echo(json.dumps(asdict(outcome)) if as_json else f"{outcome.key}: {outcome.state.value}")
+            for problem in problems:
+                typer.echo(problem, err=True)
+            if once:
+                break
+            time.sleep(every)
+    except ServingError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        return
+    if problems:
+        raise typer.Exit(1)
+
+
 @app.command()
 def jobs(
     home: Path | None = typer.Option(None, help="Folder of the local stack (DERMLOOP_ML_HOME)."),

@@ -37,6 +37,11 @@ class Parts:
     unmatched: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
+    def store(self) -> ObjectStore:
+        """The object store of the settings."""
+        return ObjectStore(self.settings.s3_endpoint)
+
+    @cached_property
     def queue(self) -> JobQueue:
         """The durable queue; huey and what it brings are imported here, not at the start."""
         from ml_backend.jobs import JobQueue

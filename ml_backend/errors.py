@@ -52,3 +52,11 @@ class OutOfTimeError(ServingError):
 
 class NotUploadedError(ProtocolError):
     """A multipart body without the picture it should carry, or with too many."""
+
+
+class StoreError(ServingError):
+    """An object store refused a request or did not answer; `value` is its own code."""
+
+
+class NotFoundError(ServingError):
+    """Something asked for by name that is not there."""

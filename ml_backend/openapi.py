@@ -21,6 +21,9 @@ def document() -> _Schema:
                 "post": {**_operation("Read pictures", _upload(many=True), "Analysis"), "parameters": [_HEATMAP]}
             },
             "/v1/models": {"get": _operation("The serving bundle and all versions", None, "Models")},
+            "/detect/{key}": {
+                "get": {**_operation("The stored result of an object", None, "Stored"), "parameters": [_KEY]}
+            },
             "/healthz": {"get": _operation("Whether the process lives", None, "Health")},
             "/readyz": {"get": _operation("Whether a champion serves", None, "Readiness")},
         },
@@ -73,6 +76,7 @@ _SHARES: _Schema = {"type": "object", "additionalProperties": _SHARE}
 _CLASS = _object({"class": _TEXT, "label": _TEXT})
 _BOX: _Schema = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
 _HEATMAP: _Schema = {"name": "heatmap", "in": "query", "schema": {"type": "boolean"}, "description": "add a heat-map"}
+_KEY: _Schema = {"name": "key", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 _SCHEMAS: _Schema = {
     "Error": _object({"error": _TEXT}),
     "Lesion": _object(
@@ -110,6 +114,7 @@ _SCHEMAS: _Schema = {
         },
     ),
     "Models": _object({"serving": {"type": "object", "nullable": True}, "versions": _list(_TEXT)}),
+    "Stored": _object({"key": _TEXT, "model_version": _TEXT, "disclaimer": _TEXT}, {"recommendation": _TEXT}),
     "Health": _object({"status": _TEXT}),
     "Readiness": _object({"ready": {"type": "boolean"}, "model_version": _MAYBE}),
 }

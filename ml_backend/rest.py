@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from werkzeug.datastructures import FileStorage
@@ -11,7 +12,8 @@ from werkzeug.datastructures import FileStorage
 from ml_backend import answers, openapi
 from ml_backend.bundle import list_bundles
 from ml_backend.composition import Parts
-from ml_backend.errors import NotUploadedError, OutOfTimeError
+from ml_backend.errors import NotFoundError, NotUploadedError, OutOfTimeError
+from ml_backend.objects import stored_result
 from ml_backend.service import Analysis, Picture
 
 MAX_PICTURES = 64
@@ -36,6 +38,10 @@ def blueprint(parts: Parts) -> Blueprint:
         serving = parts.host.serving
         described = answers.model(serving) if serving else None
         return jsonify({"serving": described, "versions": list(list_bundles(parts.host.models))})
+
+    @routes.get("/detect/<path:key>")
+    def detect(key: str) -> Response:
+        return jsonify(_stored(parts, key))
 
     @routes.get("/openapi.json")
     def description() -> Response:
@@ -84,6 +90,17 @@ def predict_upload(parts: Parts) -> Response:
     if outcome.prediction is None:
         raise outcome.error or OutOfTimeError(outcome.item, "nothing", "a reading", "Try again.")
     return jsonify(answers.uploaded(outcome.prediction, found.bundle))
+
+
+def _stored(parts: Parts, key: str) -> dict[str, Any]:
+    bucket = parts.settings.results_bucket
+    if bucket is None:
+        raise NotFoundError(f"object {key}", None, "a bucket", "Set DERMLOOP_ML_ALLOWED_BUCKETS.")
+    found = stored_result(parts.store, bucket, key)
+    if found is None:
+        cure = "Upload the picture, or wait until it has been analysed."
+        raise NotFoundError(f"object {key}", "no result", "an analysed picture", cure)
+    return found
 
 
 def _files() -> list[FileStorage]:

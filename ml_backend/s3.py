@@ -1,11 +1,32 @@
-"""The one door to S3: objects read within limits, with the credentials of the environment."""
+"""The one door to S3: objects read within limits, results stored beside them, with the environment's credentials."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
-from ml_backend.errors import FetchError
+import orjson
+
+from ml_backend.errors import FetchError, StoreError
+
+_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+_KEPT_HEADERS = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object's head: place, entity tag, size in bytes, its own metadata, and the headers to keep on marking."""
+
+    bucket: str
+    key: str
+    etag: str
+    size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class ObjectStore:
@@ -28,19 +49,69 @@ class ObjectStore:
 
     def read(self, bucket: str, key: str, max_bytes: int) -> bytes:
         """The bytes of an object; raises FetchError where it is missing, too large or refused."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         item = f"s3://{bucket}/{key}"
         try:
-            found = self.client.get_object(Bucket=bucket, Key=key)
-            content: bytes = found["Body"].read(max_bytes + 1)
-        except (ClientError, BotoCoreError) as error:
-            raise FetchError(item, _reason(error), "a readable object", "Check key and credentials.") from error
+            with _told(item):
+                content: bytes = self.client.get_object(Bucket=bucket, Key=key)["Body"].read(max_bytes + 1)
+        except StoreError as error:
+            raise FetchError(item, error.value, "a readable object", "Check key and credentials.") from error
         if len(content) > max_bytes:
             raise FetchError(item, "more bytes", f"at most {max_bytes}", "Scale the image down.")
         return content
 
+    def head(self, bucket: str, key: str) -> StoredObject | None:
+        """What is known of an object without reading it, or None where there is none; raises StoreError otherwise."""
+        try:
+            with _told(f"s3://{bucket}/{key}"):
+                found = self.client.head_object(Bucket=bucket, Key=key)
+        except StoreError as error:
+            if error.value in _MISSING:
+                return None
+            raise
+        headers = {name: str(found[name]) for name in _KEPT_HEADERS if found.get(name)}
+        return StoredObject(
+            bucket, key, str(found["ETag"]), int(found["ContentLength"]), dict(found.get("Metadata", {})), headers
+        )
 
-def _reason(error: Exception) -> str:
-    response = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code") or type(error).__name__)
+    def put_json(self, bucket: str, key: str, row: Mapping[str, Any]) -> None:
+        """Stores a JSON object; raises StoreError where that fails."""
+        with _told(f"s3://{bucket}/{key}"):
+            body = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+            self.client.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
+
+    def mark(self, found: StoredObject, additions: Mapping[str, str]) -> None:
+        """Adds to an object's metadata, if it is still the same object; raises StoreError where it is not."""
+        item = f"s3://{found.bucket}/{found.key}"
+        current = self.head(found.bucket, found.key)
+        if current is None or current.etag != found.etag:
+            raise StoreError(item, "another object", "the object that was read", "It is read again.")
+        with _told(item):
+            self.client.copy_object(
+                Bucket=found.bucket,
+                Key=found.key,
+                CopySource={"Bucket": found.bucket, "Key": found.key},
+                CopySourceIfMatch=found.etag,
+                MetadataDirective="REPLACE",
+                Metadata={**found.metadata, **additions},
+                **found.headers,
+            )
+
+    def keys(self, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
+        """Key and entity tag of every object below a prefix; raises StoreError where the bucket cannot be listed."""
+        with _told(f"s3://{bucket}/{quote(prefix)}"):
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                yield from ((str(row["Key"]), str(row["ETag"])) for row in page.get("Contents", ()))
+
+
+@contextmanager
+def _told(item: str) -> Iterator[None]:
+    """Turns what botocore raises into one StoreError that names the object and the store's own code."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code") or "ClientError")
+        raise StoreError(item, code, "the store to accept it", "Check key, bucket and credentials.") from error
+    except BotoCoreError as error:
+        raise StoreError(item, type(error).__name__, "an answer from the store", "Check the endpoint.") from error

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     public_url: str | None = Field(None, description="how annotators' browsers reach this service, for overlay links")
     allowed_hosts: _List = Field((), description="hosts that images may be fetched from by http(s)")
     allowed_buckets: _List = Field((), description="buckets that images may be fetched from by s3://")
+    bucket: str | None = Field(None, description="bucket whose results /detect gives; the first allowed by default")
     s3_endpoint: str | None = Field(None, description="address of an S3-compatible store; AWS by default")
     s3_by_label_studio: bool = Field(False, description="let Label Studio presign s3:// instead of own credentials")
     max_bytes: int = Field(50_000_000, ge=1)
@@ -64,6 +65,11 @@ class Settings(BaseSettings):
     def jobs_address(self) -> str:
         """Where the queue is."""
         return self.jobs_url or str(self.home / "jobs.db")
+
+    @property
+    def results_bucket(self) -> str | None:
+        """Bucket whose stored results are given out, if any."""
+        return self.bucket or next(iter(self.allowed_buckets), None)
 
     @property
     def open_mode(self) -> bool:
