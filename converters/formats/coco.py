@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,8 +51,8 @@ _CHUNK = 1 << 20
 class _Spool:
     """The two lists of one split's file, kept on disk once they are large."""
 
-    images: IO[bytes] = field(default_factory=lambda: tempfile.SpooledTemporaryFile(_CHUNK * 8))  # noqa: SIM115
-    annotations: IO[bytes] = field(default_factory=lambda: tempfile.SpooledTemporaryFile(_CHUNK * 8))  # noqa: SIM115
+    images: IO[bytes]
+    annotations: IO[bytes]
     image_count: int = 0
     annotation_count: int = 0
 
@@ -65,17 +66,27 @@ class _Spool:
 def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
     """One instances file for each split, and the images under `images/<split>/`."""
     spools: dict[str, _Spool] = {}
-    for placed in items:
-        spool = spools.setdefault(placed.split, _Spool())
-        spool.image_count += 1
-        spool.add_image(_image_row(placed, spool.image_count))
-        for lesion in placed.item.truth.lesions:
-            spool.annotation_count += 1
-            spool.add_annotation(_annotation_row(lesion, placed, spool, settings))
-        if placed.image is not None:
-            yield Picture(f"images/{placed.split}/{placed.name}", placed)
-    for split, spool in sorted(spools.items() or [("train", _Spool())]):
-        yield from _file(f"annotations/instances_{split}.json", spool, settings)
+    with ExitStack() as stack:
+        for placed in items:
+            if placed.split not in spools:
+                spools[placed.split] = _Spool(stack.enter_context(_temporary()), stack.enter_context(_temporary()))
+            _add(spools[placed.split], placed, settings)
+            if placed.image is not None:
+                yield Picture(f"images/{placed.split}/{placed.name}", placed)
+        for split, spool in sorted(spools.items()):
+            yield from _file(f"annotations/instances_{split}.json", spool, settings)
+
+
+def _temporary() -> tempfile.SpooledTemporaryFile[bytes]:
+    return tempfile.SpooledTemporaryFile(8 * _CHUNK)
+
+
+def _add(spool: _Spool, placed: Placed, settings: WriteSettings) -> None:
+    spool.image_count += 1
+    spool.add_image(_image_row(placed, spool.image_count))
+    for lesion in placed.item.truth.lesions:
+        spool.annotation_count += 1
+        spool.add_annotation(_annotation_row(lesion, placed, spool, settings))
 
 
 def _file(path: str, spool: _Spool, settings: WriteSettings) -> Iterator[Piece]:
@@ -87,7 +98,6 @@ def _file(path: str, spool: _Spool, settings: WriteSettings) -> Iterator[Piece]:
         while chunk := stream.read(_CHUNK):
             yield Piece(path, chunk)
         yield Piece(path, b"]")
-        stream.close()
     yield Piece(path, b"}\n")
 
 

@@ -1,0 +1,169 @@
+"""What a dataset holds, in numbers and in pictures, and what sets two datasets apart."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from converters.annotation import Lesion
+from converters.dataset import DatasetItem
+from converters.duplicates import near_duplicates
+from converters.errors import ImageError
+from converters.geometry import ImageSize
+from converters.images import read_image
+from converters.raster import corners, region, turned_box
+from converters.report import Entry, summary
+
+_TILE = 160
+_CAPTION = 14
+_COLOURS = {"high": "#c2185b", "moderate": "#e68a00", "low": "#1e7fc2"}
+_MOST_TILES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Counts of one dataset; unknown facts are counted under `unknown`."""
+
+    images: int
+    lesions: int
+    without_bytes: int
+    findings: Mapping[str, int]
+    classes: Mapping[str, int]
+    splits: Mapping[str, int]
+    skin_types: Mapping[str, int]
+    sexes: Mapping[str, int]
+    confirmations: Mapping[str, int]
+    patients: int
+    synthetic: int
+    sizes: Mapping[str, int]
+    duplicates: tuple[tuple[str, str], ...]
+    crossing: tuple[tuple[str, str], ...]
+    left_out: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for JSON."""
+        return {name: _plain(getattr(self, name)) for name in self.__slots__}
+
+    def text(self) -> str:
+        """The same for people, a line for each count."""
+        lines = [f"{self.images} images, {self.lesions} lesions, {self.patients} patients known"]
+        for name in ("classes", "findings", "splits", "skin_types", "sexes", "confirmations", "sizes", "left_out"):
+            counts = getattr(self, name)
+            shown = ", ".join(f"{key} {count}" for key, count in counts.items() if count)
+            lines.append(f"{name.replace('_', ' '):14} {shown or '-'}")
+        lines.append(f"near-duplicates {len(self.duplicates)} pairs, {len(self.crossing)} of them across splits")
+        if self.synthetic:
+            lines.append(f"synthetic      {self.synthetic}")
+        return "\n".join(lines)
+
+
+def inspected(items: Sequence[DatasetItem], entries: Iterable[Entry] = ()) -> Inspection:
+    """The counts of a dataset; near-duplicates are looked for among the images whose bytes are at hand."""
+    lesions = [lesion for item in items for lesion in item.truth.lesions]
+    paths = {item.record.image_id: Path(item.record.uri) for item in items}
+    pairs = near_duplicates({image_id: path for image_id, path in paths.items() if path.is_file()})
+    splits = {item.record.image_id: item.split for item in items}
+    names = {item.record.image_id: item.record.original_name or item.record.uri for item in items}
+    return Inspection(
+        images=len(items),
+        lesions=len(lesions),
+        without_bytes=sum(not path.is_file() for path in paths.values()),
+        findings=_counts(item.truth.finding.value for item in items),
+        classes=_counts(lesion.diagnosis or f"open ({lesion.severity})" for lesion in lesions),
+        splits=_counts(item.split.value if item.split else "none" for item in items),
+        skin_types=_counts(str(item.record.skin_type or "unknown") for item in items),
+        sexes=_counts(item.record.sex or "unknown" for item in items),
+        confirmations=_counts(item.record.confirmation.value for item in items),
+        patients=len({(item.record.source, item.record.patient_id) for item in items if item.record.patient_id}),
+        synthetic=sum(item.record.synthetic for item in items),
+        sizes=dict(Counter(f"{i.record.size.width}×{i.record.size.height}" for i in items).most_common(8)),
+        duplicates=tuple((names[a], names[b]) for a, b in pairs),
+        crossing=tuple((names[a], names[b]) for a, b in pairs if splits[a] != splits[b]),
+        left_out=summary(entries),
+    )
+
+
+def contact_sheet(items: Sequence[DatasetItem], most: int = _MOST_TILES) -> bytes:
+    """PNG bytes of a sheet of small pictures with their regions drawn in the colour of their severity.
+
+    Shows `most` images at equal steps through the dataset. Raises ImageError where no image's bytes are at hand.
+    """
+    there = [item for item in items if Path(item.record.uri).is_file()]
+    if not there:
+        raise ImageError("contact sheet", "no image bytes", "images at hand", "Name their folder with --images.")
+    chosen = [there[index * len(there) // min(most, len(there))] for index in range(min(most, len(there)))]
+    columns = math.ceil(math.sqrt(len(chosen) * 1.4))
+    rows = math.ceil(len(chosen) / columns)
+    sheet = Image.new("RGB", (columns * _TILE, rows * (_TILE + _CAPTION)), "white")
+    for number, item in enumerate(chosen):
+        left, top = number % columns * _TILE, number // columns * (_TILE + _CAPTION)
+        sheet.paste(_tile(item), (left, top))
+        caption = f"{item.split.value if item.split else ''} {item.record.original_name or item.record.image_id[:12]}"
+        ImageDraw.Draw(sheet).text((left + 2, top + _TILE), caption.strip()[:26], fill="black")
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def difference(one: Sequence[DatasetItem], other: Sequence[DatasetItem]) -> list[str]:
+    """Sentences on images, splits and labels that two datasets do not share; empty where they are equal."""
+    left, right = _keyed(one), _keyed(other)
+    lines = [f"{name}: only in the first" for name in sorted(left.keys() - right.keys())]
+    lines += [f"{name}: only in the second" for name in sorted(right.keys() - left.keys())]
+    for name in sorted(left.keys() & right.keys()):
+        before, after = left[name], right[name]
+        if before.split != after.split:
+            lines.append(f"{name}: split {before.split} → {after.split}")
+        if before.truth.finding != after.truth.finding:
+            lines.append(f"{name}: finding {before.truth.finding.value} → {after.truth.finding.value}")
+        shown, now = Counter(map(_shown, before.truth.lesions)), Counter(map(_shown, after.truth.lesions))
+        lines += [f"{name}: − {lesion}" for lesion in sorted((shown - now).elements())]
+        lines += [f"{name}: + {lesion}" for lesion in sorted((now - shown).elements())]
+    return lines
+
+
+def _keyed(items: Sequence[DatasetItem]) -> dict[str, DatasetItem]:
+    names = Counter(_key(item) for item in items)
+    return {_key(item) if names[_key(item)] == 1 else item.record.uri: item for item in items}
+
+
+def _key(item: DatasetItem) -> str:
+    return Path(item.record.original_name or item.record.uri).stem
+
+
+def _shown(lesion: Lesion) -> str:
+    box = lesion.box
+    edges = ", ".join(f"{edge:.1f}" for edge in (box.x_min, box.y_min, box.x_max, box.y_max))
+    shape = "" if lesion.shape is None else f" {type(lesion.shape).__name__}"
+    return f"{lesion.diagnosis or f'open ({lesion.severity})'} [{edges}]{shape}"
+
+
+def _tile(item: DatasetItem) -> Image.Image:
+    picture = read_image(Path(item.record.uri))
+    size = ImageSize(*picture.size)
+    factor = _TILE / max(size.width, size.height)
+    small = picture.resize((max(1, round(size.width * factor)), max(1, round(size.height * factor))))
+    draw = ImageDraw.Draw(small)
+    for lesion in item.truth.lesions:
+        points = [(x * factor, y * factor) for x, y in corners(turned_box(region(lesion)))]
+        colour = _COLOURS.get(lesion.severity or "", "#6b7280")
+        draw.line([*points, points[0]], fill=colour, width=2)
+        draw.text((points[0][0] + 3, points[0][1] + 1), lesion.diagnosis or "?", fill=colour)
+    tile = Image.new("RGB", (_TILE, _TILE), "#dddddd")
+    tile.paste(small, ((_TILE - small.width) // 2, (_TILE - small.height) // 2))
+    return tile
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else value

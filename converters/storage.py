@@ -1,0 +1,96 @@
+"""Folders on S3: brought here before a conversion, put there after it, the index last; the one door to boto3."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from converters.errors import DatasetError
+
+MARKER = "_COMPLETE"
+"""Object that is written last: a prefix without it is not finished."""
+
+_CURE = "Check the address and the credentials."
+
+
+def is_remote(address: str) -> bool:
+    """Whether an address is an `s3://` one."""
+    return address.startswith("s3://")
+
+
+def fetch(address: str, folder: Path) -> Path:
+    """The local copy of an object or of all objects under a prefix; raises DatasetError where there is none."""
+    bucket, prefix = _split(address)
+    try:
+        found = dict(_listed(_client(), bucket, prefix))
+        for key in found:
+            place = folder / (Path(key).name if key == prefix else key[len(prefix) :].lstrip("/"))
+            if folder.resolve() not in place.resolve().parents or key.endswith("/"):
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _client().download_file(bucket, key, str(place))
+    except (BotoCoreError, ClientError) as error:
+        raise DatasetError(
+            address, str(error), "a readable bucket", "Check the address and the credentials."
+        ) from error
+    if not found:
+        raise DatasetError(address, "no object", "objects under this prefix", "Check the address.")
+    return folder / Path(prefix).name if prefix in found else folder
+
+
+def require_free(address: str) -> None:
+    """Raises DatasetError where a finished export lies under the prefix."""
+    bucket, prefix = _split(address)
+    try:
+        found = dict(_listed(_client(), bucket, f"{prefix}/{MARKER}"))
+    except (BotoCoreError, ClientError) as error:
+        raise DatasetError(
+            address, str(error), "a readable bucket", "Check the address and the credentials."
+        ) from error
+    if found:
+        raise DatasetError(address, "a finished export", "a new prefix", "Name another prefix.")
+
+
+def put(folder: Path, address: str) -> int:
+    """How many objects were sent: those of the folder that are not there yet with the same bytes, the marker last.
+
+    Raises DatasetError where the bucket cannot be written.
+    """
+    bucket, prefix = _split(address)
+    client, sent = _client(), 0
+    try:
+        there = dict(_listed(client, bucket, f"{prefix}/"))
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+            content = path.read_bytes()
+            if there.get(key) != hashlib.md5(content, usedforsecurity=False).hexdigest():
+                client.put_object(Bucket=bucket, Key=key, Body=content)
+                sent += 1
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{MARKER}", Body=b"")
+    except (BotoCoreError, ClientError) as error:
+        raise DatasetError(
+            address, str(error), "a writable bucket", "Check the address and the credentials."
+        ) from error
+    return sent
+
+
+def _split(address: str) -> tuple[str, str]:
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    if not bucket or not prefix.strip("/"):
+        raise DatasetError("address", address, "s3://bucket/prefix", "Name a prefix in the bucket.")
+    return bucket, prefix.strip("/")
+
+
+def _listed(client: Any, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for row in page.get("Contents", ()):
+            yield row["Key"], row["ETag"].strip('"')
+
+
+def _client() -> Any:
+    return boto3.client("s3")
