@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
 
 from converters.annotation import Finding, Lesion
 from converters.geometry import ImageSize
@@ -61,8 +63,11 @@ class Annotator:
             if not task.annotations
         }
 
-    def submit(self, task: OpenTask, reading: Reading, size: ImageSize) -> None:
-        """Submits an answer as the browser would, with the suggestion it started from."""
+    def submit(self, task: OpenTask, reading: Reading, size: ImageSize) -> bool:
+        """Whether Label Studio took the answer; it does not where the task was called back after it was opened.
+
+        The answer names the suggestion that it started from, as the browser's does.
+        """
         suggested = task.suggestions[0].lesions if task.suggestions else ()
         result = results.encode(with_origin(reading.lesions, suggested), size, self._taxonomy)
         result.append(results.encode_choice(controls.FINDING, _finding_label(reading.finding)))
@@ -71,7 +76,22 @@ class Annotator:
         if reading.reason:
             result.append(results.encode_text(controls.REASON, reading.reason))
         parent = {"parent_prediction": task.suggestions[0].prediction_id} if task.suggestions else {}
-        self._client.annotations.create(id=task.task_id, result=result, lead_time=reading.lead_time, **parent)
+        try:
+            self._client.annotations.create(id=task.task_id, result=result, lead_time=reading.lead_time, **parent)
+        except ApiError:
+            if self._exists(task.task_id):
+                raise
+            return False
+        return True
+
+    def _exists(self, task_id: int) -> bool:
+        try:
+            self._client.tasks.get(id=str(task_id))
+        except ApiError as error:
+            if error.status_code == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return True
 
     def _tasks(self, project_id: int) -> Iterator[Any]:
         yield from self._client.tasks.list(project=project_id, fields="all", page_size=_PAGE)

@@ -118,15 +118,16 @@ class Loop:
     def _play(self, ingested: IngestReport, taxonomy: Taxonomy) -> Play:
         records = {record.image_id: record for record in ingested.records}
         truths = read_truths(read_rows(self.options.truth, taxonomy), records)
-        script = draw_script(truths.values(), Shares(), self.options.seed)
+        unlabelled = left_open(truths, self.options.share_left_open, self.options.seed)
+        played = [truth for image_id, truth in truths.items() if image_id not in unlabelled]
         return Play(
             desk=_ServiceDesk(self.service),
             cast=self._cast(taxonomy),
             taxonomy=taxonomy,
             truths=truths,
             records=records,
-            script=script,
-            left_open=left_open(truths, self.options.share_left_open, script),
+            script=draw_script(played, Shares(), self.options.seed),
+            left_open=unlabelled,
         )
 
     def _cast(self, taxonomy: Taxonomy) -> Cast:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from converters.label_studio.controls import Tier, Verdict
 from converters.taxonomy import Taxonomy
 from dermloop.errors import LoopError
 from dermloop.loop.annotators import Annotator, OpenTask
-from dermloop.loop.readers import Script, dermatologist, quality_reader, technician
+from dermloop.loop.readers import Reading, Script, dermatologist, quality_reader, technician
 
 _ROUNDS = 12
 
@@ -85,6 +86,7 @@ class Play:
             "resubmitted": now["resubmitted"],
             "reasons_seen": now["reasons seen"],
             "second_readings": now["second readings"],
+            "called_back": now["called back"],
             "disputed": self.desk.states().get("disputed", 0),
         }
         promises = {f"dermatologists chose {v!r} at least once": now[f"tier2 {v}"] > 0 for v in wanted}
@@ -123,36 +125,30 @@ class Play:
         tasks = self._open(self.cast.technician, Tier.TECHNICIAN)
         for task in tasks:
             returned = task.round > 1
-            self.counts["resubmitted" if returned else "labelled"] += 1
-            self.counts["suggested"] += bool(task.suggestions) and not returned
-            self.counts["reasons seen"] += returned and self.reasons.get(task.image_id, "\0") in task.note
             truth, size = self.truths[task.image_id], self._size(task.image_id)
             reading = technician(truth, size, self.script, self.taxonomy, returned)
-            self.cast.technician.submit(task, reading, size)
+            if self._submit(self.cast.technician, task, reading):
+                self.counts["resubmitted" if returned else "labelled"] += 1
+                self.counts["suggested"] += bool(task.suggestions) and not returned
+                self.counts["reasons seen"] += returned and self.reasons.get(task.image_id, "\0") in task.note
         self.desk.settle()
         return len(tasks)
 
     def _dermatologists_work(self) -> int:
-        read: list[OpenTask] = []
+        read: Counter[str] = Counter()
+        seen = 0
         for number, reader in enumerate(self.cast.dermatologists):
             tasks = self._open(reader, Tier.DERMATOLOGIST)
+            seen += len(tasks)
             for task in tasks:
-                self._dermatologist_reads(reader, task, dissents=number == 1)
-            read += tasks
-        images = Counter(task.image_id for task in read)
-        self.counts["readings"] += len(read)
-        self.counts["second readings"] += sum(count > 1 for count in images.values())
+                shown = task.suggestions[0].lesions if task.suggestions else ()
+                truth, dissents = self.truths[task.image_id], number == 1
+                reading = dermatologist(truth, shown, self.script, self.taxonomy, dissents)
+                read[task.image_id] += self._decide(reader, task, reading, "tier2")
+        self.counts["readings"] += read.total()
+        self.counts["second readings"] += sum(count > 1 for count in read.values())
         self.desk.settle()
-        return len(read)
-
-    def _dermatologist_reads(self, reader: Annotator, task: OpenTask, dissents: bool) -> None:
-        truth = self.truths[task.image_id]
-        shown = task.suggestions[0].lesions if task.suggestions else ()
-        reading = dermatologist(truth, shown, self.script, self.taxonomy, dissents)
-        self.counts[f"tier2 {reading.verdict}"] += 1
-        if reading.verdict is Verdict.SEND_BACK:
-            self.reasons[task.image_id] = reading.reason
-        reader.submit(task, reading, self._size(task.image_id))
+        return seen
 
     def _quality_reader_works(self) -> int:
         reader = self.cast.quality_reader
@@ -160,14 +156,24 @@ class Play:
         for task in tasks:
             readings = [suggestion.lesions for suggestion in task.suggestions]
             reading = quality_reader(self.truths[task.image_id], readings, self.script, returned=task.round > 1)
-            self.counts[f"tier3 {reading.verdict}"] += 1
-            self.counts["adjudicated"] += len(readings) > 1 and reading.verdict is Verdict.CORRECT
-            if reading.verdict is Verdict.SEND_BACK:
-                self.reasons[task.image_id] = reading.reason
-            reader.submit(task, reading, self._size(task.image_id))
-        self.counts["decisions"] += len(tasks)
+            if self._decide(reader, task, reading, "tier3"):
+                self.counts["decisions"] += 1
+                self.counts["adjudicated"] += len(readings) > 1 and reading.verdict is Verdict.CORRECT
         self.desk.settle()
         return len(tasks)
+
+    def _decide(self, reader: Annotator, task: OpenTask, reading: Reading, tier: str) -> bool:
+        if not self._submit(reader, task, reading):
+            return False
+        self.counts[f"{tier} {reading.verdict}"] += 1
+        if reading.verdict is Verdict.SEND_BACK:
+            self.reasons[task.image_id] = reading.reason
+        return True
+
+    def _submit(self, reader: Annotator, task: OpenTask, reading: Reading) -> bool:
+        taken = reader.submit(task, reading, self._size(task.image_id))
+        self.counts["called back"] += not taken
+        return taken
 
     def _open(self, reader: Annotator, tier: Tier) -> list[OpenTask]:
         tasks = reader.open_tasks(self.desk.project(tier), self._size)
@@ -177,11 +183,10 @@ class Play:
         return self.records[image_id].size
 
 
-def left_open(image_ids: Iterable[str], share: float, script: Script) -> frozenset[str]:
-    """A share of the images, at least one, on which nothing is scripted: nobody labels them before the next model."""
-    scripted = frozenset().union(*(getattr(script, event) for event in Script.__dataclass_fields__))
-    calm = sorted(set(image_ids) - scripted)
-    return frozenset(calm[: max(1, round(share * len(calm)))])
+def left_open(image_ids: Iterable[str], share: float, seed: int) -> frozenset[str]:
+    """A seeded share of the images, at least three: nobody labels them before the next model draws on them."""
+    order = sorted(image_ids, key=lambda image_id: hashlib.sha256(f"open:{seed}:{image_id}".encode()).hexdigest())
+    return frozenset(order[: max(3, round(share * len(order)))])
 
 
 def _snake(verdict: Verdict) -> str:
