@@ -23,14 +23,13 @@ from converters.dataset import Dataset, DatasetItem, DatasetVersion
 from converters.splits import SplitPolicy, split
 from dermloop.demo import DemoImage, DemoOptions, render
 from dermloop.errors import StartError
-from dermloop.home import Home
+from dermloop.home import Home, cache_folder
 from dermloop.stages import StageLine
 from ml_backend.bundle import champion_version
 
 if TYPE_CHECKING:
     from training.retrain import StageReport
 
-CACHE_VARIABLE = "DERMLOOP_CACHE"
 SEED, COUNT, OPTIONS = 1000, 150, DemoOptions(size=256)
 """The series that the first model learns from; another one than the pictures that people get to label."""
 
@@ -80,7 +79,7 @@ def make(home: Home, tell: Callable[[StageLine], None]) -> None:
 
     recipe = config.recipe("first")
     version = synthetic_version(home.root / _WORK, (render(SEED, index, OPTIONS) for index in range(COUNT)))
-    kept = cache_folder() / hashlib.sha256(f"{version.digest} {recipe}".encode()).hexdigest()[:16]
+    kept = cache_folder() / "bundles" / hashlib.sha256(f"{version.digest} {recipe}".encode()).hexdigest()[:16]
     if not (kept / "bundle.txt").is_file():
         bundle = retrain.train_first_bundle(
             version, models=home.models, runs=home.root / "runs", config=recipe, on_stage=lambda s: tell(_line(s))
@@ -97,12 +96,6 @@ def make(home: Home, tell: Callable[[StageLine], None]) -> None:
     decision = retrain.decide(report, None, recipe)
     registry.promote(home.models, name, decision, why="the first bundle, from the cache", force=True)
     return tell(StageLine("cache", 0.0, {"version": name}))
-
-
-def cache_folder() -> Path:
-    """Where first bundles are kept between homes: `DERMLOOP_CACHE`, else the user's cache folder."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return (Path(named) if named else Path.home() / ".cache" / "dermloop") / "bundles"
 
 
 def main() -> None:

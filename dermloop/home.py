@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE = "DERMLOOP_HOME"
+CACHE_VARIABLE = "DERMLOOP_CACHE"
 _DEFAULT = ".dermloop"
 
 
@@ -75,3 +76,9 @@ class Home:
         """Makes the folders; an existing home stays as it is."""
         for folder in (self.images, self.label_studio, self.models, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
+
+
+def cache_folder() -> Path:
+    """What homes on one machine share and can be made again: `DERMLOOP_CACHE`, else the user's cache folder."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).expanduser().absolute() if named else Path.home() / ".cache" / "dermloop"

@@ -45,7 +45,8 @@ def _label_studio(home: Home, ports: Ports, secrets: StackSecrets, program: Path
     port = str(ports.label_studio)
     command = (str(program), "start", "--no-browser", "--internal-host", HOST, "--port", port)
     environment = {
-        **{name: os.environ[name] for name in _KEPT if name in os.environ and name != "VIRTUAL_ENV"},
+        **{name: value for name, value in os.environ.items() if name in _KEPT and name != "VIRTUAL_ENV"},
+        **{name: value for name, value in os.environ.items() if name.startswith(("DJANGO_DB", "POSTGRE_"))},
         "LABEL_STUDIO_HOST": url(ports.label_studio),
         "LABEL_STUDIO_BASE_DATA_DIR": str(home.label_studio),
         "LABEL_STUDIO_USERNAME": secrets.admin.email,

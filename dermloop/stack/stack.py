@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermloop.home import Home
 from dermloop.stack import accounts, install
+from dermloop.stack.database import ensure_database
 from dermloop.stack.ports import Ports
 from dermloop.stack.programs import BACKEND, LABEL_STUDIO, REVIEW, WORKER, Program, programs, url
 from dermloop.stack.secrets import Login, StackSecrets, open_secrets, save_secrets
@@ -83,6 +84,8 @@ class Stack:
         self._supervisor.claim()
         try:
             self.ports.require_free()
+            if LABEL_STUDIO in {program.name for program in wanted}:
+                ensure_database(self.home, self._programs[LABEL_STUDIO], self._say)
             for program in wanted:
                 self._supervisor.start(program)
             for program in wanted:
