@@ -16,11 +16,11 @@ from ml_backend import preprocessing, reading
 from ml_backend.bundle import ClassifierSpec, DetectorSpec, DetectorTask, ModelBundle
 from ml_backend.images import DecodedImage
 from ml_backend.onnx_session import Graph
-from ml_backend.preprocessing import Candidates, Floats, Letterbox
+from ml_backend.preprocessing import Candidates, Floats, Letterbox, Pixels
 from ml_backend.reading import Reading
 
 _T = TypeVar("_T")
-DETECTOR_BATCH = 8
+DETECTOR_BATCH = 4
 CLASSIFIER_BATCH = 4
 _CANDIDATE_FLOOR = 0.05
 _MASK_COEFFICIENTS = 32
@@ -40,6 +40,15 @@ class ImagePrediction:
     uncertainty: float
     model_version: str
     readings: tuple[Reading | None, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedImage:
+    """A decoded picture, and how the detector sees it: its square and its place therein (None without a detector)."""
+
+    image: DecodedImage
+    square: Pixels | None = None
+    place: Letterbox | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +75,42 @@ class Pipeline:
         classifier = Graph(bundle.classifier_path, threads) if bundle.classifier else None
         return cls(bundle, detector, classifier)
 
+    def prepare(self, image: DecodedImage) -> PreparedImage:
+        """The picture as the detector sees it; may run in another thread while the graphs are busy."""
+        if self.bundle.detector is None:
+            return PreparedImage(image)
+        return PreparedImage(image, *preprocessing.letterbox(image.pixels, self.bundle.detector.input_size))
+
     def predict(self, images: Sequence[DecodedImage]) -> list[ImagePrediction]:
         """One prediction for each picture, in order; both stages run in batches across pictures."""
-        found, doubts = self._detect(images)
+        return self.predict_prepared([self.prepare(image) for image in images])
+
+    def predict_prepared(self, prepared: Sequence[PreparedImage]) -> list[ImagePrediction]:
+        """The same for pictures that this pipeline has prepared."""
+        images = [one.image for one in prepared]
+        found, doubts = self._detect(prepared)
         boxes = [(image, one.box) for image, many in zip(images, found, strict=True) for one in many]
-        readings = iter(self.read(boxes))
+        readings = iter(self.read(boxes, None if self.bundle.detector else 0.0))
         return [
             self._assembled(image, many, doubt, readings)
             for image, many, doubt in zip(images, found, doubts, strict=True)
         ]
 
-    def read(self, boxes: Sequence[tuple[DecodedImage, PixelBox]]) -> list[Reading | None]:
-        """The classifier's reading of each box, given in original pixels; None for all without a classifier."""
+    def read(
+        self, boxes: Sequence[tuple[DecodedImage, PixelBox]], padding: float | None = None
+    ) -> list[Reading | None]:
+        """The classifier's reading of each box, given in original pixels; None for all without a classifier.
+
+        `padding` replaces the bundle's crop padding.
+        """
         spec, graph = self.bundle.classifier, self._classifier
         if spec is None or graph is None:
             return [None] * len(boxes)
+        share = spec.crop_padding if padding is None else padding
         readings: list[Reading | None] = []
         for part in _parts(boxes, CLASSIFIER_BATCH):
             crops = [
-                preprocessing.crop_lesion(image.pixels, image.to_pixels(box), spec.crop_padding, spec.input_size)
+                preprocessing.crop_lesion(image.pixels, image.to_pixels(box), share, spec.input_size)
                 for image, box in part
             ]
             outputs = graph.run(preprocessing.scale_crops(np.stack(crops), spec.scaling), first="logits")
@@ -104,19 +130,19 @@ class Pipeline:
             probabilities=tuple((reading.display_name(n, found.target, known), p) for n, p in found.probabilities),
         )
 
-    def _detect(self, images: Sequence[DecodedImage]) -> tuple[list[list[_Found]], list[float]]:
+    def _detect(self, prepared: Sequence[PreparedImage]) -> tuple[list[list[_Found]], list[float]]:
         spec, graph = self.bundle.detector, self._detector
         if spec is None or graph is None:
-            whole = [PixelBox(0, 0, image.size.width, image.size.height) for image in images]
-            return [[_Found(box, 1.0)] for box in whole], [0.0] * len(images)
+            whole = [PixelBox(0, 0, one.image.size.width, one.image.size.height) for one in prepared]
+            return [[_Found(box, 1.0)] for box in whole], [0.0] * len(prepared)
         found: list[list[_Found]] = []
         doubts: list[float] = []
-        for part in _parts(images, DETECTOR_BATCH):
-            squares, places = zip(*(preprocessing.letterbox(i.pixels, spec.input_size) for i in part), strict=True)
-            raw = graph.run(preprocessing.detector_input(list(squares)))[0]
-            for image, place, row in zip(part, places, raw, strict=True):
+        for part in _parts(prepared, DETECTOR_BATCH):
+            squares = [one.square for one in part if one.square is not None]
+            raw = graph.run(preprocessing.detector_input(squares))[0]
+            for one, row in zip(part, raw, strict=True):
                 candidates = _candidates(row, spec)
-                found.append(_kept(candidates, spec, place, image))
+                found.append(_kept(candidates, spec, one))
                 doubts.append(_doubt(candidates.scores, spec.score_threshold))
         return found, doubts
 
@@ -147,7 +173,10 @@ def _candidates(row: Floats, spec: DetectorSpec) -> Candidates:
     return preprocessing.decode_detections(row, floor, spec.iou_threshold, spec.max_detections + 1, masks)
 
 
-def _kept(candidates: Candidates, spec: DetectorSpec, place: Letterbox, image: DecodedImage) -> list[_Found]:
+def _kept(candidates: Candidates, spec: DetectorSpec, prepared: PreparedImage) -> list[_Found]:
+    image, place = prepared.image, prepared.place
+    if place is None:
+        return []
     boxes = place.to_picture(candidates.boxes)
     found: list[_Found] = []
     for edges, score in zip(boxes.tolist(), candidates.scores.tolist(), strict=True):

@@ -15,10 +15,11 @@ from ml_backend.bundle import ModelBundle
 from ml_backend.errors import OutOfTimeError, ServingError
 from ml_backend.host import PipelineHost
 from ml_backend.images import DecodedImage, DecodeLimits
-from ml_backend.pipeline import DETECTOR_BATCH, ImagePrediction, Pipeline
+from ml_backend.pipeline import ImagePrediction, Pipeline, PreparedImage
 from ml_backend.reading import Reading
 
 _READERS = 2
+_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,11 @@ class PredictionService:
         pipeline = pipeline or self.host.current()
         deadline = None if seconds is None else time.monotonic() + seconds
         outcomes: list[Outcome] = []
-        for batch, decoded in self._ahead(pictures):
+        for batch, prepared in self._ahead(pipeline, pictures):
             if deadline is not None and time.monotonic() > deadline:
                 outcomes += [_left(picture, seconds) for picture in pictures[len(outcomes) :]]
                 break
-            outcomes += self._batch(pipeline, batch, decoded, keep_pixels)
+            outcomes += self._batch(pipeline, batch, prepared, keep_pixels)
         return Analysis(pipeline.bundle, tuple(outcomes))
 
     def read(self, picture: Picture, boxes: Sequence[PixelBox]) -> ReadBoxes:
@@ -105,23 +106,23 @@ class PredictionService:
         self._readers.shutdown(cancel_futures=True)
 
     def _ahead(
-        self, pictures: Sequence[Picture]
-    ) -> Iterator[tuple[Sequence[Picture], list[DecodedImage | ServingError]]]:
-        """Batches of pictures, decoded; while one is predicted the next is on its way."""
-        batches = [pictures[start : start + DETECTOR_BATCH] for start in range(0, len(pictures), DETECTOR_BATCH)]
-        waiting: list[list[Future[DecodedImage | ServingError]]] = []
+        self, pipeline: Pipeline, pictures: Sequence[Picture]
+    ) -> Iterator[tuple[Sequence[Picture], list[PreparedImage | ServingError]]]:
+        """Batches of pictures, prepared; while one is predicted the next is on its way."""
+        batches = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
+        waiting: list[list[Future[PreparedImage | ServingError]]] = []
         try:
             for number, batch in enumerate(batches):
                 for upcoming in batches[number + len(waiting) : number + 2]:
-                    waiting.append([self._readers.submit(self._attempt, picture) for picture in upcoming])
+                    waiting.append([self._readers.submit(self._attempt, pipeline, picture) for picture in upcoming])
                 yield batch, [future.result() for future in waiting.pop(0)]
         finally:
             for future in (future for batch in waiting for future in batch):
                 future.cancel()
 
-    def _attempt(self, picture: Picture) -> DecodedImage | ServingError:
+    def _attempt(self, pipeline: Pipeline, picture: Picture) -> PreparedImage | ServingError:
         try:
-            return self._decoded(picture)
+            return pipeline.prepare(self._decoded(picture))
         except ServingError as error:
             return error
 
@@ -132,16 +133,16 @@ class PredictionService:
         self,
         pipeline: Pipeline,
         batch: Sequence[Picture],
-        decoded: list[DecodedImage | ServingError],
+        prepared: list[PreparedImage | ServingError],
         keep_pixels: bool,
     ) -> list[Outcome]:
         with self._turn:
-            found = iter(pipeline.predict([one for one in decoded if isinstance(one, DecodedImage)]))
+            found = iter(pipeline.predict_prepared([one for one in prepared if isinstance(one, PreparedImage)]))
         return [
             Outcome(picture.item, error=one)
             if isinstance(one, ServingError)
-            else Outcome(picture.item, next(found), image=one if keep_pixels else None)
-            for picture, one in zip(batch, decoded, strict=True)
+            else Outcome(picture.item, next(found), image=one.image if keep_pixels else None)
+            for picture, one in zip(batch, prepared, strict=True)
         ]
 
 
