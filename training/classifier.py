@@ -64,6 +64,18 @@ class _State:
     best_epoch: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedNetwork:
+    """A Keras model with the weights of its best epoch, its plan, how it began, and the crops it was fitted on."""
+
+    model: Any
+    shape: NetworkPlan
+    start: Start
+    learn: Crops
+    check: Crops
+    best: float
+
+
 def train(
     version: DatasetVersion, run: Run, cache: Path, config: ClassifierConfig, champion: Path | None = None
 ) -> TrainedClassifier:
@@ -73,37 +85,46 @@ def train(
     where the export answers differently.
     """
     begun = time.monotonic()
-    classes = version.dataset.taxonomy.classes(config.target)
-    wide, wide_padding = augment.wide_size(config)
-    learn = datasets.crops(version, Split.TRAIN, config.target, size=wide, padding=wide_padding, cache=cache)
-    check = datasets.crops(
-        version, Split.VAL, config.target, size=config.image_size, padding=config.crop_padding, cache=cache
+    fitted = fit(version, run, cache, config, champion)
+    shape, check = fitted.shape, fitted.check
+    with quiet(run, run.folder / "classifier.log"):
+        graph, parity = export(shape, fitted.model, run.folder / GRAPH, check.pixels[:_GOLDEN], config.parity_tolerance)
+    counts = np.bincount(fitted.learn.labels, minlength=len(shape.classes))
+    return TrainedClassifier(
+        graph=graph,
+        checkpoint=run.folder / CHECKPOINT,
+        shape=shape,
+        start=fitted.start.words,
+        epochs=_total_epochs(config, fitted.start),
+        seconds=time.monotonic() - begun,
+        parity=parity,
+        logits=_graph_logits(graph, check.pixels, shape.scaling),
+        labels=check.labels,
+        train_counts=tuple(int(count) for count in counts),
+        best=fitted.best,
     )
+
+
+def fit(
+    version: DatasetVersion, run: Run, cache: Path, config: ClassifierConfig, champion: Path | None = None
+) -> FittedNetwork:
+    """The fitted network, with its checkpoint and plan in the run folder; not exported yet.
+
+    Raises DataError where fewer than two classes have training crops or the validation split has none.
+    """
+    classes = version.dataset.taxonomy.classes(config.target)
+    wide, padding = augment.wide_size(config)
+    learn = datasets.crops(version, Split.TRAIN, config.target, size=wide, padding=padding, cache=cache)
+    size, padding = config.image_size, config.crop_padding
+    check = datasets.crops(version, Split.VAL, config.target, size=size, padding=padding, cache=cache)
     _require_crops(learn, check, classes)
     with quiet(run, run.folder / "classifier.log") as run:
         start = networks.choose_start(config, classes, champion)
         shape = networks.plan(config, classes, start)
         model = _fit(learn, check, run, config, start, shape)
-        state = _read_state(run.folder)
-        checkpoint = run.folder / CHECKPOINT
-        model.load_weights(checkpoint)
-        networks.write_plan(shape, checkpoint)
-        graph, parity = export(shape, model, run.folder / GRAPH, check.pixels[:_GOLDEN], config.parity_tolerance)
-    logits = _graph_logits(graph, check.pixels, shape.scaling)
-    counts = np.bincount(learn.labels, minlength=len(classes))
-    return TrainedClassifier(
-        graph=graph,
-        checkpoint=checkpoint,
-        shape=shape,
-        start=start.words,
-        epochs=_total_epochs(config, start),
-        seconds=time.monotonic() - begun,
-        parity=parity,
-        logits=logits,
-        labels=check.labels,
-        train_counts=tuple(int(count) for count in counts),
-        best=state.best,
-    )
+        model.load_weights(run.folder / CHECKPOINT)
+        networks.write_plan(shape, run.folder / CHECKPOINT)
+    return FittedNetwork(model, shape, start, learn, check, _read_state(run.folder).best)
 
 
 def export(shape: NetworkPlan, model: Any, target: Path, golden: Pixels, tolerance: float) -> tuple[Path, float]:
@@ -163,13 +184,13 @@ def _fit(learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: 
         model, backbone = networks.build(shape, start.backbone, config.dropout)
     finally:
         keras.config.set_dtype_policy("float32")
-    if start.checkpoint is not None:
-        model.load_weights(start.checkpoint)
-    elif not start.pretrained:
-        run.report("classifier", 0, config.epochs, f"training from {start.words}")
     state = _read_state(run.folder)
     if state.epoch:
         model.load_weights(run.folder / _LATEST)
+    elif start.checkpoint is not None:
+        model.load_weights(start.checkpoint)
+    elif not start.pretrained:
+        run.report("classifier", 0, config.epochs, f"training from {start.words}")
     frozen = _frozen_epochs(config, start)
     for first, last, rate in (
         (0, frozen, config.learning_rate),
