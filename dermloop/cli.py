@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 
+from converters.cli import app as converters_app
 from converters.errors import ConversionError
 from dermloop.errors import DermloopError
 from dermloop.loop.cli import app as loop_app
@@ -37,6 +38,7 @@ app.add_typer(review_app, name="review")
 app.add_typer(serving_app)
 app.add_typer(training_app)
 app.add_typer(loop_app)
+app.add_typer(converters_app)
 
 
 def _print_version(wanted: bool) -> None:

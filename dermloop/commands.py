@@ -172,7 +172,7 @@ def _show(console: Console, stack: Stack) -> None:
     console.print()
     console.print(shown.logins(stack.people))
     console.print()
-    console.print(f"{shown.DISCLAIMER} Logs: {stack.home.logs}. Ctrl-C stops all; the next start goes on from here.")
+    console.print(f"{shown.DISCLAIMER} Logs: {stack.home.logs}. Ctrl-C stops all; the next start goes on from here.", soft_wrap=True)
 
 
 def _addresses(stack: Stack) -> dict[str, str]:

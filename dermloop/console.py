@@ -29,7 +29,7 @@ class Steps:
         """A new step or fact, in a sentence."""
         with self._lock:
             self._console.print(f"[dim]{time.monotonic() - self._begun:6.1f} s[/dim]  ", end="")
-            self._console.print(sentence, markup=False, highlight=False)
+            self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
             self._spin(sentence)
 
     def progress(self, what: str, done: int, total: int) -> None:

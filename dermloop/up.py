@@ -71,8 +71,11 @@ def set_up(service: ReviewService, say: Say) -> None:
     """Makes or repairs the three projects in Label Studio."""
     """Makes or repairs the three projects, their webhooks and the backend connection."""
     report = service.set_up()
-    if report.changes:
+    if len(report.changes) > 3:
         say(f"Set up the three projects in Label Studio ({len(report.changes)} changes)")
+        return
+    for change in report.changes:
+        say(f"Repaired in Label Studio: {change}")
 
 
 def _import(

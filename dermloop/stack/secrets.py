@@ -14,11 +14,11 @@ from review_workflow.people import Role
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 _PEOPLE = (
-    ("technician@dermloop.example", "Tech", "Nician", Role.TECHNICIAN),
-    ("dermatologist1@dermloop.example", "Derma", "First", Role.DERMATOLOGIST),
-    ("dermatologist2@dermloop.example", "Derma", "Second", Role.DERMATOLOGIST),
-    ("qa@dermloop.example", "Quality", "Reader", Role.QA),
-    ("engineer@dermloop.example", "Model", "Engineer", Role.ML_ENGINEER),
+    ("technician@dermloop.example", "Theo", "Technician", Role.TECHNICIAN),
+    ("dermatologist1@dermloop.example", "Dora", "Dermatologist", Role.DERMATOLOGIST),
+    ("dermatologist2@dermloop.example", "Dana", "Dermatologist", Role.DERMATOLOGIST),
+    ("qa@dermloop.example", "Quinn", "Quality", Role.QA),
+    ("engineer@dermloop.example", "Ella", "Engineer", Role.ML_ENGINEER),
 )
 
 
