@@ -30,8 +30,11 @@ def setup(as_json: Json = False) -> None:
     with _service() as service:
         report = service.set_up()
     projects = {str(int(tier)): project_id for tier, project_id in report.projects}
-    text = "\n".join(report.changes or ("Everything was as it should be.",))
-    _print(as_json, {"projects": projects, "changes": list(report.changes)}, text)
+    text = "\n".join((*report.changes, *report.problems) or ("Everything was as it should be.",))
+    found = {"projects": projects, "changes": list(report.changes), "problems": list(report.problems)}
+    _print(as_json, found, text)
+    if report.problems:
+        raise typer.Exit(1)
 
 
 @app.command("install-actions")

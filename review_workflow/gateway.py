@@ -32,7 +32,12 @@ class Gateway:
     def __init__(self, url: str, token: str, taxonomy: Taxonomy, timeout: float = 30.0) -> None:
         self._url = url.rstrip("/")
         self._taxonomy = taxonomy
-        self.sdk = LabelStudio(base_url=self._url, api_key=token, timeout=timeout)
+        self._client = httpx.Client(timeout=timeout, follow_redirects=True)
+        self.sdk = LabelStudio(base_url=self._url, api_key=token, httpx_client=self._client)
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._client.close()
 
     def create_tasks(self, project_id: int, drafts: Sequence[tuple[TaskDraft, ImageSize]]) -> tuple[int, ...]:
         """The ids of new tasks, in the order of the drafts."""

@@ -10,6 +10,7 @@ from typing import Any
 from converters.label_studio.config import labelling_config
 from converters.label_studio.controls import TaskField, Tier
 from converters.taxonomy import Taxonomy
+from review_workflow.errors import LabelStudioError
 from review_workflow.gateway import Gateway
 from review_workflow.people import Person
 
@@ -64,10 +65,11 @@ class SetupOptions:
 
 @dataclass(frozen=True, slots=True)
 class SetupReport:
-    """The projects by tier, and what had to be made or repaired (empty where all was right)."""
+    """The projects by tier, what had to be made or repaired, and what could not be (both empty where all was right)."""
 
     projects: tuple[tuple[Tier, int], ...]
     changes: tuple[str, ...]
+    problems: tuple[str, ...] = ()
 
     def project(self, tier: Tier) -> int:
         """The project id of a tier."""
@@ -92,9 +94,13 @@ def set_up(
         _views(gateway, project_id, tier, people, changes)
     if options.storage is not None:
         _storage(gateway, projects[Tier.TECHNICIAN], options.storage, changes)
+    problems = []
     if options.ml_url is not None:
-        _ml_backend(gateway, projects[Tier.TECHNICIAN], options, changes)
-    return SetupReport(tuple(projects.items()), tuple(changes))
+        try:
+            _ml_backend(gateway, projects[Tier.TECHNICIAN], options, changes)
+        except LabelStudioError as error:
+            problems.append(f"The ML backend at {options.ml_url} is not connected: {error}")
+    return SetupReport(tuple(projects.items()), tuple(changes), tuple(problems))
 
 
 def _wanted(tier: Tier, taxonomy: Taxonomy) -> dict[str, Any]:

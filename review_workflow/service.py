@@ -257,8 +257,10 @@ class ReviewService:
         return self._taxonomy
 
     def close(self) -> None:
-        """Gives the database back."""
+        """Gives the database and the connections to Label Studio back."""
         self._store.close()
+        if isinstance(self._gateway, Gateway):
+            self._gateway.close()
 
     def _setting(self, session: Session) -> Setting:
         return Setting(self._policy, self._taxonomy, session.roster())

@@ -109,7 +109,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(data=st.data(), user=st.sampled_from(USERS), diagnosis=st.sampled_from(["nv", "mel", "bkl"]))
     def submit(self, data: st.DataObject, user: int, diagnosis: str) -> None:
         """Somebody answers some task, with webhooks sent none, one or two times, now or later."""
-        task = data.draw(st.sampled_from(sorted(self.studio.all_tasks.values(), key=lambda task: task.task_id)))
+        tasks = sorted(self.studio.all_tasks.values(), key=lambda task: task.task_id)
+        if not tasks:
+            return
+        task = data.draw(st.sampled_from(tasks))
         tier = next(tier for tier, project in PROJECTS.items() if project == task.project_id)
         if any(annotation.completed_by == user for annotation in task.annotations.values()):
             return
@@ -259,6 +262,6 @@ class AnyOrderAtLength(AnyOrder):
 
 _SHORT = settings(max_examples=4, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck))
 AnyOrder.TestCase.settings = _SHORT
-AnyOrderAtLength.TestCase.settings = settings(_SHORT, max_examples=60, stateful_step_count=30)
+AnyOrderAtLength.TestCase.settings = settings(_SHORT, max_examples=20, stateful_step_count=30)
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrderAtLength = pytest.mark.e2e(AnyOrderAtLength.TestCase)
