@@ -117,7 +117,8 @@ def decode_detections(raw: Floats, floor: float, iou_threshold: float, limit: in
     """
     classes = raw.shape[0] - masks
     scores = raw[4] if classes == 5 else raw[4:classes].max(axis=0)
-    chosen = np.flatnonzero((scores >= floor) & np.isfinite(raw[:4]).all(axis=0))
+    drawable = np.isfinite(raw[:4]).all(axis=0) & (raw[2:4] > 0).all(axis=0)
+    chosen = np.flatnonzero((scores >= floor) & drawable)
     if chosen.size > 4096:
         chosen = chosen[np.argpartition(scores[chosen], -4096)[-4096:]]
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]

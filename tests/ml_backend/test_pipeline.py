@@ -12,6 +12,7 @@ from PIL import Image
 from converters.annotation import Origin
 from converters.geometry import ImageSize, PixelBox
 from converters.taxonomy import Target
+from ml_backend import preprocessing
 from ml_backend.images import DecodeLimits, decode
 from ml_backend.pipeline import ImagePrediction, Pipeline
 
@@ -138,3 +139,10 @@ def test_the_long_side_wanted_decides_the_reduction() -> None:
 
 def test_the_colours_of_the_builders_differ_enough_to_matter() -> None:
     assert sum(DARK) / 3 / 255 < 0.35 < sum(SKIN) / 3 / 255
+
+
+@pytest.mark.parametrize("sides", [(-20.0, 30.0), (30.0, 0.0), (float("nan"), 30.0)])
+def test_a_box_that_cannot_be_drawn_is_no_detection(sides: tuple[float, float]) -> None:
+    raw = np.array([[50, 50, 20, 20, 0.9], [50, 50, *sides, 0.95]], dtype=np.float32).T
+    found = preprocessing.decode_detections(raw, 0.25, 0.5, 10)
+    assert found.boxes.tolist() == [[40, 40, 60, 60]]
