@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from builders_serving import pixels
 from PIL import Image, ImageDraw
 
 from converters import taxonomy
@@ -21,6 +22,9 @@ from training.report import EvaluationReport, summarise, summarise_slices
 
 TAXONOMY = taxonomy.read()
 COLOURS = {"mel": (60, 20, 20), "nv": (150, 90, 60), "bcc": (230, 120, 160)}
+
+PATCHES = ((20, 30, 60, 70), (25, 20, 70, 80), (10, 40, 50, 90), (30, 30, 75, 60))
+QUICK = EvaluationConfig(resamples=20, minimum_slice=2)
 
 
 def drawn(seed: int, diagnosis: str | None = "nv", side: int = 96) -> tuple[bytes, PixelBox | None]:
@@ -119,3 +123,25 @@ def report_of(
         slices=summarise_slices(table, config, frozenset(Part)),
         ms_per_image=20.0,
     )
+
+
+def served_version(folder: Path, ungradable: bool = False) -> DatasetVersion:
+    """Pictures with one dark patch each, which the tiny detector finds exactly, and one lesion-free picture."""
+    sources, items = {}, []
+    (folder / "sources").mkdir(parents=True)
+    for number, patch in enumerate((*PATCHES, None)):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels(patches=(patch,) if patch else ())).save(buffer, "PNG")
+        box = PixelBox(*(float(edge) for edge in patch)) if patch else None
+        item = item_of(buffer.getvalue(), box, "mel" if number % 2 else "nv", Split.TEST, skin_type=number % 2 + 1)
+        sources[item.record.image_id] = folder / "sources" / f"{number}.png"
+        sources[item.record.image_id].write_bytes(buffer.getvalue())
+        items.append(item)
+    if ungradable:
+        blank = io.BytesIO()
+        Image.new("RGB", (80, 80), "black").save(blank, "PNG")
+        item = item_of(blank.getvalue(), None, None, Split.TEST, Finding.UNGRADABLE)
+        sources[item.record.image_id] = folder / "sources" / "blank.png"
+        sources[item.record.image_id].write_bytes(blank.getvalue())
+        items.append(item)
+    return freeze(Dataset(TAXONOMY, tuple(items)), sources, folder / "datasets", {})

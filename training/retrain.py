@@ -15,7 +15,7 @@ from converters.taxonomy import Target
 from ml_backend import bundle as bundles
 from ml_backend import preprocessing
 from ml_backend.bundle import ClassifierSpec, DetectorSpec, ModelBundle
-from training import calibration, classifier, detector, evaluation, gate, registry, runs
+from training import calibration, classifier, detector, evaluation, gate, pages, registry, runs
 from training import config as configs
 from training.cases import Part
 from training.classifier import TrainedClassifier
@@ -101,6 +101,7 @@ def retrain(
             if decision.passed:
                 break
     on_stage(_gate_stage(decision, _since(begun)))
+    pages.write_pages(candidate, version, report, champion_report, decision)
     promotion = None
     if decision.passed:
         begun = time.monotonic()

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from builders_serving import bundle, pixels
-from builders_training import TAXONOMY, item_of, report_of
-from PIL import Image
+from builders_serving import bundle
+from builders_training import QUICK, report_of, served_version
 
-from converters.annotation import Finding
-from converters.dataset import Dataset, DatasetVersion, Split, freeze
-from converters.geometry import PixelBox
+from converters.dataset import Split
 from training import config, report, retrain
 from training.cases import ImageCase
 from training.config import EvaluationConfig, TrainingConfig
 from training.decoy import worse_candidate
 from training.errors import DataError, EvaluationError
 from training.evaluation import best_threshold, cases_of, evaluate
-
-PATCHES = ((20, 30, 60, 70), (25, 20, 70, 80), (10, 40, 50, 90), (30, 30, 75, 60))
-QUICK = EvaluationConfig(resamples=20, minimum_slice=2)
-
-
-def served_version(folder: Path, ungradable: bool = False) -> DatasetVersion:
-    """Pictures with one dark patch each, which the tiny detector finds exactly, and one lesion-free picture."""
-    sources, items = {}, []
-    (folder / "sources").mkdir(parents=True)
-    for number, patch in enumerate((*PATCHES, None)):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels(patches=(patch,) if patch else ())).save(buffer, "PNG")
-        box = PixelBox(*(float(edge) for edge in patch)) if patch else None
-        item = item_of(buffer.getvalue(), box, "mel" if number % 2 else "nv", Split.TEST, skin_type=number % 2 + 1)
-        sources[item.record.image_id] = folder / "sources" / f"{number}.png"
-        sources[item.record.image_id].write_bytes(buffer.getvalue())
-        items.append(item)
-    if ungradable:
-        blank = io.BytesIO()
-        Image.new("RGB", (80, 80), "black").save(blank, "PNG")
-        item = item_of(blank.getvalue(), None, None, Split.TEST, Finding.UNGRADABLE)
-        sources[item.record.image_id] = folder / "sources" / "blank.png"
-        sources[item.record.image_id].write_bytes(blank.getvalue())
-        items.append(item)
-    return freeze(Dataset(TAXONOMY, tuple(items)), sources, folder / "datasets", {})
 
 
 def test_a_detector_that_finds_everything_measures_so(tmp_path: Path) -> None:
