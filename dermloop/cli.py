@@ -13,7 +13,9 @@ import typer
 from converters.cli import app as converters_app
 from converters.errors import ConversionError
 from dermloop.errors import DermloopError
+from dermloop.home import Home
 from dermloop.loop.cli import app as loop_app
+from dermloop.stack.environment import adopt
 from dermloop.stack_cli import app as stack_app
 from ml_backend.cli import app as serving_app
 from ml_backend.errors import ServingError
@@ -56,6 +58,7 @@ def _root(
 ) -> None:
     if debug:
         os.environ[_DEBUG] = "1"
+    adopt(Home.at())
 
 
 @app.command()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING
 import orjson
 from rich.console import Console
 
+from converters.annotation import ImageRecord
 from dermloop import console as shown
 from dermloop.console import Steps
 from dermloop.errors import DermloopError, StartError
 from dermloop.home import Home
 from dermloop.ingest import ingest
 from dermloop.stack import Ports, Stack, supervisor
+from dermloop.stack.environment import addresses
 from dermloop.stack.programs import BACKEND, LABEL_STUDIO, REVIEW, WORKER
 
 if TYPE_CHECKING:
     from dermloop.up import UpOptions
+    from review_workflow.service import ReviewService
 
 _READY_SECONDS = 1800.0
 
@@ -81,7 +84,7 @@ def status(home: Path | None, as_json: bool) -> None:
     """Prints which programs run and how far the review is."""
     place = Home.at(home)
     found = supervisor.running(place)
-    ready = _read_ready(place)
+    ready = addresses(place)
     rows = {name: found.get(name) for name in (LABEL_STUDIO, BACKEND, REVIEW, WORKER)}
     states = _review_states(place)
     if as_json:
@@ -108,20 +111,19 @@ def ingest_folder(
     images: Path, metadata: Path | None, home: Path | None, limit: int | None, strict: bool, as_json: bool
 ) -> None:
     """Takes a folder in and registers its images; the running stack hands them out by itself."""
-    from review_workflow.service import open_service
-    from review_workflow.settings import ReviewSettings
+    place = Home.at(home)
+    steps = Steps(Console(stderr=True))
 
-    place, console = Home.at(home), Console(stderr=True)
-    place.create()
-    steps = Steps(console)
-    service = open_service(ReviewSettings(home=place.root))
+    def register(records: Sequence[ImageRecord]) -> int:
+        with _review(place) as service:
+            return service.register(records)
+
     try:
         report = ingest(
-            images, place, metadata, service.register, limit, lambda done, total: steps.progress("Taking", done, total)
+            images, place, metadata, register, limit, lambda done, total: steps.progress("Taking", done, total)
         )
     finally:
         steps.end()
-        service.close()
     if as_json:
         counts = {"images": len(report.records), "stored": report.stored, "registered": report.registered}
         entries = {kind: [asdict(entry) for entry in getattr(report, kind)] for kind in ("skipped", "notes")}
@@ -149,15 +151,10 @@ def freeze_approved(home: Path | None, as_json: bool) -> None:
     """Freezes what is approved and prints the version."""
     from converters import taxonomy
     from dermloop.freeze import freeze
-    from review_workflow.service import open_service
-    from review_workflow.settings import ReviewSettings
 
     place = Home.at(home)
-    service = open_service(ReviewSettings(home=place.root))
-    try:
+    with _review(place) as service:
         report = freeze(service.approved(), place.root, taxonomy.read())
-    finally:
-        service.close()
     splits = dict(report.splits)
     counts = {"version": report.version.digest, "images": report.images, "lesions": report.lesions, "splits": splits}
     if as_json:
@@ -172,7 +169,10 @@ def _show(console: Console, stack: Stack) -> None:
     console.print()
     console.print(shown.logins(stack.people))
     console.print()
-    console.print(f"{shown.DISCLAIMER} Logs: {stack.home.logs}. Ctrl-C stops all; the next start goes on from here.", soft_wrap=True)
+    console.print(
+        f"{shown.DISCLAIMER} Logs: {stack.home.logs}. Ctrl-C stops all; the next start goes on from here.",
+        soft_wrap=True,
+    )
 
 
 def _addresses(stack: Stack) -> dict[str, str]:
@@ -185,22 +185,23 @@ def _write_ready(stack: Stack) -> None:
     draft.replace(stack.home.ready_file)
 
 
-def _read_ready(place: Home) -> dict[str, str]:
-    try:
-        return dict(json.loads(place.ready_file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
 def _review_states(place: Home) -> dict[str, int]:
     if not place.review_db.is_file():
         return {}
-    from review_workflow.service import open_service
-    from review_workflow.settings import ReviewSettings
-
-    service = open_service(ReviewSettings(home=place.root))
-    try:
+    with _review(place) as service:
         return dict(service.states())
+
+
+@contextlib.contextmanager
+def _review(place: Home) -> Iterator[ReviewService]:
+    """The review of a home, for as long as it is needed; imported late, since it brings the database and the SDK."""
+    from review_workflow.service import open_service
+    from review_workflow.settings import read
+
+    place.create()
+    service = open_service(read(home=place.root))
+    try:
+        yield service
     finally:
         service.close()
 
@@ -218,7 +219,7 @@ def _detached(place: Home) -> None:
         )
     deadline = time.monotonic() + _READY_SECONDS
     with log.open(encoding="utf-8", errors="replace") as words:
-        while not _read_ready(place) and process.poll() is None and time.monotonic() < deadline:
+        while not addresses(place) and process.poll() is None and time.monotonic() < deadline:
             sys.stdout.write(words.read())
             sys.stdout.flush()
             time.sleep(0.3)

@@ -34,13 +34,19 @@ SEED, COUNT, OPTIONS = 1000, 150, DemoOptions(size=256)
 """The series that the first model learns from; another one than the pictures that people get to label."""
 
 _WORK = "first-bundle"
+_PROGRESS = "progress"
 _LINEAGE_RUNS = ("detector_run", "classifier_run")
 
 
-def ensure_champion(home: Home, say: Callable[[str], None], train: bool = True) -> str | None:
+def ensure_champion(
+    home: Home,
+    say: Callable[[str], None],
+    train: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str | None:
     """The version of the champion; trains a first one where there is none, or answers None where `train` is false.
 
-    Raises StartError where the training fails.
+    `say` is told each stage, `progress` so many epochs of so many. Raises StartError where the training fails.
     """
     if (version := champion_version(home.models)) is not None or not train:
         return version
@@ -50,7 +56,7 @@ def ensure_champion(home: Home, say: Callable[[str], None], train: bool = True) 
     with log.open("ab") as stream, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stream) as run:
         try:
             for raw in run.stdout or ():
-                say(_sentence(StageLine.decode(raw)))
+                _pass_on(StageLine.decode(raw), say, progress)
         except BaseException:
             run.kill()
             raise
@@ -82,7 +88,14 @@ def make(home: Home, tell: Callable[[StageLine], None]) -> None:
     kept = cache_folder() / "bundles" / hashlib.sha256(f"{version.digest} {recipe}".encode()).hexdigest()[:16]
     if not (kept / "bundle.txt").is_file():
         bundle = retrain.train_first_bundle(
-            version, models=home.models, runs=home.root / "runs", config=recipe, on_stage=lambda s: tell(_line(s))
+            version,
+            models=home.models,
+            runs=home.root / "runs",
+            config=recipe,
+            on_stage=lambda stage: tell(_line(stage)),
+            progress=lambda part, done, total, _: tell(
+                StageLine(_PROGRESS, 0.0, {"part": part, "done": done, "total": total})
+            ),
         )
         runs = {run for name in _LINEAGE_RUNS if (run := bundle.lineage.get(name))}
         _keep(home, kept, bundle.version, runs)
@@ -135,6 +148,13 @@ def _restore(home: Home, kept: Path) -> str:
 
 def _line(stage: StageReport) -> StageLine:
     return StageLine(stage.stage, stage.seconds, {**stage.counts})
+
+
+def _pass_on(line: StageLine, say: Callable[[str], None], progress: Callable[[str, int, int], None] | None) -> None:
+    if line.stage != _PROGRESS:
+        say(_sentence(line))
+    elif progress is not None:
+        progress(f"  {line.counts['part']}", int(line.counts["done"]), int(line.counts["total"]))
 
 
 def _sentence(line: StageLine) -> str:

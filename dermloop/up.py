@@ -53,7 +53,7 @@ def bring_up(stack: Stack, options: UpOptions, say: Say, progress: Progress) -> 
         register_people(stack, service)
         set_up(service, say)
         ingested = _import(stack, service, options, say, progress)
-        champion = ensure_champion(stack.home, say, train=options.train)
+        champion = ensure_champion(stack.home, say, options.train, progress)
         preannotated = preannotate(stack, service.project(Tier.TECHNICIAN), say, progress) if champion else None
     finally:
         service.close()

@@ -32,7 +32,7 @@ class Program:
 
 def programs(home: Home, ports: Ports, secrets: StackSecrets, label_studio: Path) -> tuple[Program, ...]:
     """The four programs of a home folder in the order of their start; `label_studio` is that program's path."""
-    shared = {**_inherited(os.environ), **_shared(home, ports, secrets)}
+    shared = {**_inherited(os.environ), **own_settings(home, ports, secrets)}
     return (
         _label_studio(home, ports, secrets, label_studio),
         Program(BACKEND, "ML backend", _ours("serve"), shared, f"{url(ports.backend)}/health"),
@@ -80,7 +80,7 @@ def _ours(command: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "dermloop", command)
 
 
-def _shared(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, str]:
+def own_settings(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, str]:
     """The settings of our own programs, each under its own prefix; their settings.py says what each name means."""
     both = {
         "HOME": str(home.root),

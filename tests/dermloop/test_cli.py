@@ -7,10 +7,20 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from dermloop.cli import app
+from dermloop.home import Home
+from dermloop.stack import BACKEND, LABEL_STUDIO, REVIEW
+from dermloop.stack.environment import adopt
+from dermloop.stack.secrets import open_secrets
+
+Inside = Callable[..., Result]
 HEAVY = ("torch", "tensorflow", "keras", "ultralytics", "onnxruntime", "label_studio_sdk", "sqlalchemy", "flask", "PIL")
 
 
@@ -18,6 +28,22 @@ def dermloop(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dermloop", *arguments]
     environment = {**os.environ, "DERMLOOP_HOME": str(home), "NO_COLOR": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """A home that the environment names; the environment is as before afterwards."""
+    before = dict(os.environ)
+    os.environ["DERMLOOP_HOME"] = str(tmp_path / "home")
+    yield Home.at()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def inside(home: Home) -> Inside:
+    """Runs a command in this process; an error of ours stays in `exception`."""
+    return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
 def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -54,28 +80,48 @@ def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
     assert answer.returncode == 1 and "Traceback" in answer.stderr
 
 
-def test_images_are_drawn_taken_in_and_registered_once(tmp_path: Path) -> None:
-    home, folder = tmp_path / "home", tmp_path / "pictures"
-    drawn = dermloop("demo", str(folder), "--count", "3", "--size", "64", "--json", home=home)
+def test_images_are_drawn_taken_in_and_registered_once(tmp_path: Path, inside: Inside) -> None:
+    folder = tmp_path / "pictures"
+    drawn = inside("demo", str(folder), "--count", "3", "--size", "64", "--json")
     assert json.loads(drawn.stdout)["images"] == 3
-    first = json.loads(dermloop("ingest", str(folder), "--json", home=home).stdout)
-    second = json.loads(dermloop("ingest", str(folder), "--json", home=home).stdout)
+    first = json.loads(inside("ingest", str(folder), "--json").stdout)
+    second = json.loads(inside("ingest", str(folder), "--json").stdout)
     assert (first["images"], first["stored"], first["registered"], first["skipped"]) == (3, 3, 3, [])
     assert (second["images"], second["stored"], second["registered"]) == (3, 0, 0)
-    state = json.loads(dermloop("status", "--json", home=home).stdout)
+    state = json.loads(inside("status", "--json").stdout)
     assert sum(state["images"].values()) == 3 and set(state["programs"].values()) == {None}
 
 
-def test_strict_ingest_fails_where_something_was_left_out(tmp_path: Path) -> None:
+def test_strict_ingest_fails_where_something_was_left_out(tmp_path: Path, inside: Inside) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "broken.jpg").write_bytes(b"")
-    answer = dermloop("ingest", str(tmp_path / "pictures"), "--strict", home=tmp_path / "home")
-    assert answer.returncode == 1 and "1 entries left out" in answer.stderr
+    answer = inside("ingest", str(tmp_path / "pictures"), "--strict")
+    assert "1 entries left out" in str(answer.exception)
     assert "broken.jpg" in answer.stdout
 
 
+def test_a_log_that_does_not_exist_is_named_with_those_that_do(home: Home, inside: Inside) -> None:
+    home.create()
+    (home.logs / "review.log").write_text("first\nlast\n", encoding="utf-8")
+    assert inside("logs", "review", "--lines", "1").stdout.splitlines()[1:] == ["  last"]
+    assert "one of review" in str(inside("logs", "reviw").exception)
+
+
+def test_every_package_finds_the_home_and_its_secrets_unless_told_otherwise(home: Home) -> None:
+    os.environ["DERMLOOP_ML_LABEL_STUDIO_URL"] = "http://elsewhere:1"
+    secrets = open_secrets(home.secrets)
+    home.ready_file.write_text(
+        json.dumps({name: f"http://127.0.0.1:{18300 + i}" for i, name in enumerate((LABEL_STUDIO, BACKEND, REVIEW))}),
+        encoding="utf-8",
+    )
+    adopt(home)
+    assert os.environ["DERMLOOP_ML_LABEL_STUDIO_URL"] == "http://elsewhere:1"
+    assert os.environ["DERMLOOP_REVIEW_LABEL_STUDIO_URL"] == "http://127.0.0.1:18300"
+    assert os.environ["DERMLOOP_REVIEW_LABEL_STUDIO_TOKEN"] == secrets.admin.token
+    assert os.environ["DERMLOOP_REVIEW_HOME"] == os.environ["DERMLOOP_ML_HOME"] == str(home.root)
+
+
 @pytest.mark.parametrize("command", ["down", "status", "logs"])
-def test_looking_at_a_home_that_does_not_exist_changes_nothing(tmp_path: Path, command: str) -> None:
-    home = tmp_path / "home"
-    assert dermloop(command, home=home).returncode == 0
-    assert not home.exists()
+def test_looking_at_a_home_that_does_not_exist_changes_nothing(home: Home, inside: Inside, command: str) -> None:
+    assert inside(command).exit_code == 0
+    assert not home.root.exists()
