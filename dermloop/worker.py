@@ -17,8 +17,11 @@ from typing import IO, cast
 
 from dermloop.errors import JobFailedError
 from dermloop.home import Home
+from dermloop.scheduling import keep_considering
 from dermloop.stages import StageLine
 from ml_backend.jobs import RETRAIN, JobHandle, JobQueue
+from review_workflow.service import ReviewService, open_service
+from review_workflow.settings import read as read_review_settings
 
 STAGES_FILE = "stages.jsonl"
 _POLL_SECONDS = 1.0
@@ -67,8 +70,18 @@ def consume(home: Path) -> None:
     queue = JobQueue.open(os.environ.get("DERMLOOP_JOBS_URL") or home / "jobs.db")
     command = [sys.executable, "-m", "dermloop.retraining", "--home", str(home)]
     queue.register(RETRAIN, lambda handle: run_job(handle, home, command))
+    stop = threading.Event()
+    clock = threading.Thread(target=keep_considering, args=(_review, queue, stop), name="schedule", daemon=True)
+    clock.start()
     _log.info("worker ready at %s", home)
-    queue.consume()
+    try:
+        queue.consume()
+    finally:
+        stop.set()
+
+
+def _review() -> ReviewService:
+    return open_service(read_review_settings())
 
 
 def _pass_on(handle: JobHandle, process: subprocess.Popen[bytes], path: Path) -> str:
