@@ -59,7 +59,7 @@ def analysed(outcome: Outcome, bundle: ModelBundle, heatmap: bool = False) -> di
         ],
     }
     if heatmap and outcome.image is not None:
-        padding = bundle.classifier.crop_padding if bundle.classifier else 0.0
+        padding = bundle.classifier.crop_padding if bundle.classifier and bundle.detector else 0.0
         picture = overlay.draw(outcome.image, prediction.lesions, prediction.readings, padding)
         answer["heatmap"] = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
     return answer
