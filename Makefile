@@ -18,7 +18,7 @@ system: ## Chromium, fonts and PostgreSQL for the end-to-end tests (as root; els
 	@.ci/system
 
 label-studio: install ## Label Studio in .venv-label-studio; quick where it is there
-	@$(BIN)/python -m dermloop.stack.install
+	@$(BIN)/python -c "from dermloop.stack.install import ensure_label_studio; ensure_label_studio(print)"
 
 up: install ## the local stack: Label Studio, ML backend, review service, job worker; Ctrl-C stops it
 	@$(BIN)/dermloop up $(ARGS)

@@ -67,7 +67,10 @@ def _uv() -> str | None:
 
 def _run(command: Sequence[str], say: Callable[[str], None]) -> None:
     lines: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    environment = {"UV_SYSTEM_CERTS": "true", **os.environ}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         for line in process.stdout or ():
             lines.append(line.rstrip())
             if line.startswith((" + label-studio", "Collecting ", "Prepared", "Installed", "Resolved")):
@@ -76,7 +79,3 @@ def _run(command: Sequence[str], say: Callable[[str], None]) -> None:
         words = "\n  ".join(line for line in lines[-6:] if line)
         value = f"the installer ended with {process.returncode}:\n  {words}\n"
         raise InstallError("Label Studio", value, "exit status 0", "Check network and disk, then start again.")
-
-
-if __name__ == "__main__":
-    ensure_label_studio(print)
