@@ -15,9 +15,9 @@ def all_agree(readings: Sequence[Annotation], iou: float) -> bool:
     return all(truth.agree(one, other, iou) for one, other in combinations(readings, 2))
 
 
-def is_unchanged(shown: Annotation | None, answer: Annotation, iou: float) -> bool:
+def is_unchanged(shown: Annotation, answer: Annotation, iou: float) -> bool:
     """Whether an answer repeats what was shown: same finding, same labels, boxes in place to within `iou`."""
-    return shown is not None and truth.agree(shown, answer, iou)
+    return truth.agree(shown, answer, iou)
 
 
 def is_suspicious(annotation: Annotation, taxonomy: Taxonomy) -> bool:

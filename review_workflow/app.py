@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from http import HTTPStatus
+from typing import TypeAlias
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from review_workflow import settings as configuration
 from review_workflow import webhooks
 from review_workflow.background import Background
+from review_workflow.dashboard import add_dashboard
+from review_workflow.dashboard.login import Doorkeeper, LabelStudioDoorkeeper
 from review_workflow.errors import (
     AuditError,
     BusyError,
@@ -33,11 +36,17 @@ _STATUS: dict[type[ReviewError], HTTPStatus] = {
     LabelStudioError: HTTPStatus.BAD_GATEWAY,
     AuditError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
+_Answer: TypeAlias = tuple[Response | str, HTTPStatus]
 _BODY_LIMIT = 64 * 1024 * 1024
 
 
-def create_app(settings: ReviewSettings, service: ReviewService | None = None) -> Flask:
-    """The WSGI application; it starts the background thread. Raises SettingsError where a secret is missing."""
+def create_app(
+    settings: ReviewSettings, service: ReviewService | None = None, doorkeeper: Doorkeeper | None = None
+) -> Flask:
+    """The WSGI application; it starts the background thread. Raises SettingsError where a secret is missing.
+
+    The dashboard is there when `session_secret` is set.
+    """
     configuration.require(settings, "label_studio_token", "webhook_secret")
     service = service or open_service(settings)
     background = Background(service, settings.sync_seconds)
@@ -47,6 +56,9 @@ def create_app(settings: ReviewSettings, service: ReviewService | None = None) -
     app.extensions["background"] = background
     _add_error_handlers(app)
     _add_routes(app, service, background, settings)
+    if session_secret := settings.session_secret.get_secret_value():
+        keeper = doorkeeper or LabelStudioDoorkeeper(settings.label_studio_url)
+        add_dashboard(app, service, keeper, settings.images, session_secret)
     background.start()
     return app
 
@@ -78,19 +90,26 @@ def _add_routes(app: Flask, service: ReviewService, background: Background, sett
 
 def _add_error_handlers(app: Flask) -> None:
     @app.errorhandler(WebhookError)
-    def refused(error: WebhookError) -> tuple[Response, int]:
-        status = HTTPStatus.UNAUTHORIZED if "secret" in str(error.value) else HTTPStatus.BAD_REQUEST
-        return jsonify(error=str(error)), status
+    def refused(error: WebhookError) -> _Answer:
+        return _failed(HTTPStatus.UNAUTHORIZED if "secret" in str(error.value) else HTTPStatus.BAD_REQUEST, str(error))
 
     @app.errorhandler(ReviewError)
-    def failed(error: ReviewError) -> tuple[Response, int]:
-        return jsonify(error=str(error)), _STATUS.get(type(error), HTTPStatus.BAD_REQUEST)
+    def failed(error: ReviewError) -> _Answer:
+        return _failed(_STATUS.get(type(error), HTTPStatus.BAD_REQUEST), str(error))
 
     @app.errorhandler(HTTPException)
-    def http(error: HTTPException) -> tuple[Response, int]:
-        return jsonify(error=f"{error.name}: {error.description}"), error.code or 500
+    def http(error: HTTPException) -> _Answer:
+        return _failed(HTTPStatus(error.code or 500), error.description or error.name)
 
     @app.errorhandler(Exception)
-    def unexpected(error: Exception) -> tuple[Response, int]:
+    def unexpected(error: Exception) -> _Answer:
         app.logger.exception("unexpected error", exc_info=error)
-        return jsonify(error="Something went wrong here; it is in the log of the review service."), 500
+        sentence = "Something went wrong here; it is in the log of the review service."
+        return _failed(HTTPStatus.INTERNAL_SERVER_ERROR, sentence)
+
+
+def _failed(status: HTTPStatus, sentence: str) -> _Answer:
+    """A page for a person's browser, JSON for everybody else."""
+    if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+        return render_template("error.html", title=status.phrase, message=sentence, me=None), status
+    return jsonify(error=sentence), status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from converters.annotation import Annotation, TruthLevel
+from converters.annotation import Annotation, Origin, TruthLevel
 from converters.label_studio.controls import Tier, Verdict
 from converters.taxonomy import Taxonomy
 from review_workflow import agreement, consensus, rules
@@ -69,7 +69,7 @@ def shown(review: Review, key: WorkKey, setting: Setting) -> Annotation | None:
     if not readings:
         return review.truth
     agreed = agreement.all_agree(readings, setting.policy.agreement.iou)
-    return consensus.merge(readings) if agreed else readings[0]
+    return consensus.merge(readings, setting.policy.agreement.iou) if agreed else readings[0]
 
 
 def _previous_answer(review: Review, key: WorkKey) -> Answer | None:
@@ -135,7 +135,7 @@ def _judge(review: Review, setting: Setting) -> Decision:
     events = (Event(Happened.AGREED, POLICY_ACTOR, "service"),)
     if _needs_qa(agreed, setting):
         return Decision(_open_decision(agreed), events)
-    truth = consensus.merge(readings)
+    truth = consensus.merge(readings, policy.agreement.iou)
     approved = replace(agreed.moved(Happened.APPROVED), truth=truth)
     return Decision(approved, (*events, Event(Happened.APPROVED, POLICY_ACTOR, "service", after=truth)))
 
@@ -167,7 +167,7 @@ def _final(review: Review, answer: Answer, setting: Setting) -> Annotation:
     readings = [a.annotation for a in review.readings(Tier.DERMATOLOGIST)]
     several = len(readings) > 1 and agreement.all_agree(readings, setting.policy.agreement.iou)
     if several and not answer.changed:
-        merged = consensus.merge(readings)
+        merged = consensus.merge(readings, setting.policy.agreement.iou)
         return replace(answer.annotation, lesions=merged.lesions, level=TruthLevel.CONSENSUS)
     return answer.annotation
 
@@ -292,7 +292,10 @@ def _topics(review: Review) -> tuple[str, ...]:
 
 def _answer(review: Review, command: Submit, setting: Setting) -> Answer:
     before = shown(review, command.key, setting)
-    changed = not agreement.is_unchanged(before, command.annotation, setting.policy.agreement.unchanged_iou)
+    if before is None:
+        changed = any(lesion.origin is not Origin.PREDICTION for lesion in command.annotation.lesions)
+    else:
+        changed = not agreement.is_unchanged(before, command.annotation, setting.policy.agreement.unchanged_iou)
     verdict = _measured(command.verdict, changed) if before is not None else command.verdict
     annotation = replace(command.annotation, level=TIER_LEVELS[command.key.tier])
     return Answer(command.key, annotation, verdict, command.reason.strip(), changed, command.source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -171,7 +171,8 @@ def encode_result(annotation: Annotation, size: ImageSize, taxonomy: Taxonomy) -
 
 
 def _snapshot(task: Any) -> TaskSnapshot:
-    annotations = tuple(_annotation(row) for row in task.annotations or ())
+    versions = {int(row["id"]): row.get("model_version") for row in map(_row, task.predictions or ())}
+    annotations = tuple(_annotation(_row(row), versions) for row in task.annotations or ())
     data = task.data or {}
     key = data.get(TaskField.KEY)
     return TaskSnapshot(
@@ -183,8 +184,12 @@ def _snapshot(task: Any) -> TaskSnapshot:
     )
 
 
-def _annotation(row: Any) -> SubmittedAnnotation:
-    raw: dict[str, Any] = row if isinstance(row, dict) else row.model_dump()
+def _row(row: Any) -> dict[str, Any]:
+    return row if isinstance(row, dict) else dict(row.model_dump())
+
+
+def _annotation(raw: Mapping[str, Any], versions: Mapping[int, str | None]) -> SubmittedAnnotation:
+    parent = _identifier(raw.get("parent_prediction"))
     return SubmittedAnnotation(
         annotation_id=int(raw["id"]),
         completed_by=_identifier(raw.get("completed_by")),
@@ -194,6 +199,7 @@ def _annotation(row: Any) -> SubmittedAnnotation:
         lead_time=raw.get("lead_time"),
         cancelled=bool(raw.get("was_cancelled")),
         result=_canonical(raw.get("result") or []),
+        started_from=versions.get(parent) if parent is not None else None,
     )
 
 

@@ -13,7 +13,10 @@ from review_workflow.presentation import TaskDraft
 
 @dataclass(frozen=True, slots=True)
 class SubmittedAnnotation:
-    """An annotation as Label Studio holds it; `result` is its canonical JSON, people are Label Studio's user ids."""
+    """An annotation as Label Studio holds it; `result` is its canonical JSON, people are Label Studio's user ids.
+
+    `started_from` is the model version of the prediction that the reader began with, where Label Studio noted one.
+    """
 
     annotation_id: int
     completed_by: int | None
@@ -23,6 +26,7 @@ class SubmittedAnnotation:
     lead_time: float | None
     cancelled: bool
     result: bytes
+    started_from: str | None = None
 
     @property
     def actor(self) -> int | None:

@@ -21,7 +21,7 @@ from review_workflow.presentation import PRELOADED, TaskDraft, draft
 from review_workflow.review import Review, Work, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
 from review_workflow.store import OutboxItem, Session, Store
-from review_workflow.store.session import TaskPlace
+from review_workflow.store.traffic import TaskPlace
 
 log = logging.getLogger(__name__)
 _BATCH = 100

@@ -23,7 +23,7 @@ from review_workflow.project_setup import SetupOptions, SetupReport, set_up
 from review_workflow.review import Command, Event, Reassign, Review, SendBack, Withdraw, WorkKey
 from review_workflow.settings import ReviewSettings
 from review_workflow.states import ReviewState
-from review_workflow.store import AuditEntry, AuditProblem, Session, Store, open_store
+from review_workflow.store import AuditEntry, AuditProblem, Insight, Session, Store, open_store
 from review_workflow.sync import Sync, SyncReport, project_fact
 from review_workflow.triggers import Progress
 from review_workflow.webhooks import Hint
@@ -234,6 +234,21 @@ class ReviewService:
         """Audit entries in order, of one image or one person where asked."""
         with self._store.reading() as session:
             return list(session.history(image_id, actor))
+
+    def insight(self, days: int) -> Insight:
+        """Queues, daily answers of the last days, readers and models, as the dashboard shows them."""
+        with self._store.reading() as session:
+            return session.insight(self._clock(), days)
+
+    def newest(self, states: Sequence[ReviewState], limit: int, offset: int = 0) -> tuple[Review, ...]:
+        """Reviews in some states, the latest change first."""
+        with self._store.reading() as session:
+            return session.newest_reviews(states, limit, offset)
+
+    def recent(self, limit: int, before: int | None = None) -> list[AuditEntry]:
+        """The newest audit entries, or those before an entry, newest first."""
+        with self._store.reading() as session:
+            return session.recent(limit, before)
 
     def progress(self, since: float | None, running: bool = False, asked_by_hand: bool = False) -> Progress:
         """What the retraining trigger needs to know, with approvals counted after `since` (epoch seconds)."""

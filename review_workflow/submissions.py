@@ -47,6 +47,7 @@ def command(
         author=author,
         annotation_id=str(annotation.annotation_id),
         created_at=annotation.updated_at or annotation.created_at,
+        model_version=annotation.started_from,
         lead_time=annotation.lead_time,
         answers=answer.answers,
     )

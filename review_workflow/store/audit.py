@@ -82,6 +82,14 @@ def read(connection: Connection, image_id: str | None = None, actor: str | None 
         last = rows[-1].seq
 
 
+def recent(connection: Connection, limit: int, before: int | None = None) -> list[AuditEntry]:
+    """The newest entries, or those before an entry, newest first."""
+    query = select(*_COLUMNS).order_by(schema.audit.c.seq.desc()).limit(limit)
+    if before is not None:
+        query = query.where(schema.audit.c.seq < before)
+    return [AuditEntry(*row) for row in connection.execute(query)]
+
+
 def verify(connection: Connection) -> tuple[AuditProblem, ...]:
     """Every place where an entry was altered, removed, inserted or moved; empty for a log as it was written."""
     problems: list[AuditProblem] = []

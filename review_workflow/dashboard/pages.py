@@ -1,0 +1,200 @@
+"""The dashboard's routes: sign-in, overview, disputed cases, one image, one person, the audit log."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
+from functools import wraps
+from pathlib import Path
+from typing import TypeVar, cast
+
+import orjson
+from flask import Blueprint, Flask, Response, abort, redirect, render_template, request, send_file, session, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from review_workflow.dashboard.login import Doorkeeper
+from review_workflow.dashboard.overview import measure
+from review_workflow.dashboard.pictures import draw
+from review_workflow.people import Person, Role
+from review_workflow.service import ReviewService
+from review_workflow.states import ReviewState
+from review_workflow.store import AuditEntry
+
+_View = TypeVar("_View", bound=Callable[..., object])
+_OVERSEERS = (Role.QA, Role.ADMIN, Role.ML_ENGINEER)
+_ALL = tuple(Role)
+_DAYS = 14
+_PAGE = 12
+_AUDIT_PAGE = 100
+_MEASURED = 500
+_DECIDED = (ReviewState.AGREED, ReviewState.DISPUTED, ReviewState.APPROVED, ReviewState.EXCLUDED)
+
+
+def add_dashboard(app: Flask, service: ReviewService, doorkeeper: Doorkeeper, images: Path, secret: str) -> None:
+    """Adds the pages to the application; sessions are signed with `secret`."""
+    app.secret_key = secret
+    app.config.update(SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SAMESITE="Lax", PERMANENT_SESSION_LIFETIME=12 * 3600)
+    pages = Blueprint(
+        "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/static"
+    )
+    _add_sign_in(pages, service, doorkeeper)
+    _add_overview(pages, service)
+    _add_images(pages, service, images)
+    _add_audit(pages, service)
+    app.register_blueprint(pages)
+    app.context_processor(lambda: {"me": _me(service)})
+    app.after_request(_harden)
+
+
+def _add_sign_in(pages: Blueprint, service: ReviewService, doorkeeper: Doorkeeper) -> None:
+    @pages.get("/sign-in")
+    def sign_in() -> str:
+        return render_template("sign_in.html", problem="")
+
+    @pages.post("/sign-in")
+    def enter() -> AnyResponse | tuple[str, int]:
+        email, password = request.form.get("email", "").strip(), request.form.get("password", "")
+        known = next((p for p in service.people() if p.email.casefold() == email.casefold()), None)
+        if known is None or not doorkeeper.knows(email, password):
+            problem = "Unknown address or password. Use your Label Studio login."
+            return render_template("sign_in.html", problem=problem), 401
+        session.clear()
+        session["email"] = known.email
+        session.permanent = True
+        return redirect(url_for("dashboard.overview"))
+
+    @pages.post("/sign-out")
+    def leave() -> AnyResponse:
+        session.clear()
+        return redirect(url_for("dashboard.sign_in"))
+
+
+def _add_overview(pages: Blueprint, service: ReviewService) -> None:
+    @pages.get("/")
+    @_for(service, _ALL)
+    def overview() -> str:
+        me = _me(service)
+        assert me is not None
+        overseer = me.role in _OVERSEERS
+        found = service.insight(_DAYS)
+        mine = tuple(queue for queue in found.queues if overseer or queue.assignee in ("", me.email))
+        readers = tuple(reader for reader in found.readers if overseer or reader.author == me.email)
+        agreement = None
+        if overseer:
+            reviews = service.newest(_DECIDED, _MEASURED)
+            agreement = measure(reviews, service.taxonomy, service.policy.agreement.iou)
+        busiest = max((sum(day.answers) for day in found.days), default=1)
+        return render_template(
+            "overview.html",
+            states=service.states(),
+            queues=mine,
+            days=found.days,
+            busiest=busiest,
+            readers=readers,
+            models=found.models if overseer else (),
+            agreement=agreement,
+            overseer=overseer,
+        )
+
+    @pages.get("/people/<email>")
+    @_for(service, _ALL)
+    def person(email: str) -> str:
+        me = _me(service)
+        assert me is not None
+        if me.role not in _OVERSEERS and me.email != email:
+            abort(403, "This page is for QA and the administrator.")
+        return render_template(
+            "person.html", person=service.person(email), rows=service.history(actor=email)[-_AUDIT_PAGE:][::-1]
+        )
+
+
+def _add_images(pages: Blueprint, service: ReviewService, images: Path) -> None:
+    @pages.get("/disputed")
+    @_for(service, _OVERSEERS)
+    def disputed() -> str:
+        page = max(request.args.get("page", 1, type=int), 1)
+        reviews = service.newest((ReviewState.DISPUTED,), _PAGE + 1, (page - 1) * _PAGE)
+        pictures = [draw(review, service.record(review.image_id), service.taxonomy) for review in reviews[:_PAGE]]
+        return render_template("disputed.html", pictures=pictures, page=page, more=len(reviews) > _PAGE)
+
+    @pages.get("/images/<image_id>")
+    @_for(service, _OVERSEERS)
+    def image(image_id: str) -> str:
+        review, record = service.review(image_id), service.record(image_id)
+        drawn, rows = draw(review, record, service.taxonomy), service.history(image_id=image_id)
+        return render_template("image.html", drawn=drawn, review=review, record=record, rows=rows)
+
+    @pages.get("/pictures/<image_id>")
+    @_for(service, _OVERSEERS)
+    def picture(image_id: str) -> Response:
+        path = images / Path(service.record(image_id).uri).name
+        if not path.is_file():
+            abort(404, "The picture is not on this machine.")
+        return send_file(path, max_age=3600)
+
+
+def _add_audit(pages: Blueprint, service: ReviewService) -> None:
+    @pages.get("/audit")
+    @_for(service, _OVERSEERS)
+    def audit() -> str:
+        before = request.args.get("before", type=int)
+        entries = service.recent(_AUDIT_PAGE, before)
+        problems = service.verify_audit() if before is None else None
+        oldest = entries[-1].seq if entries else 1
+        return render_template("audit.html", rows=entries, problems=problems, oldest=oldest)
+
+    @pages.get("/audit.<kind>")
+    @_for(service, _OVERSEERS)
+    def export(kind: str) -> Response:
+        if kind not in ("csv", "jsonl"):
+            abort(404)
+        lines = _csv(service.history()) if kind == "csv" else _jsonl(service.history())
+        answer = Response(lines, mimetype="text/csv" if kind == "csv" else "application/jsonl")
+        answer.headers["Content-Disposition"] = f"attachment; filename=audit.{kind}"
+        return answer
+
+
+def _for(service: ReviewService, roles: tuple[Role, ...]) -> Callable[[_View], _View]:
+    """Lets in only signed-in people of these roles; the others are told, or sent to sign in."""
+
+    def decorate(view: _View) -> _View:
+        @wraps(view)
+        def guarded(*args: object, **kwargs: object) -> object:
+            me = _me(service)
+            if me is None:
+                return redirect(url_for("dashboard.sign_in"))
+            if me.role not in roles:
+                abort(403, "This page is for QA and the administrator.")
+            return view(*args, **kwargs)
+
+        return cast(_View, guarded)
+
+    return decorate
+
+
+def _me(service: ReviewService) -> Person | None:
+    email = session.get("email")
+    return next((p for p in service.people() if p.email == email), None) if email else None
+
+
+def _harden(response: Response) -> Response:
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("X-Frame-Options", "DENY")
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    response.headers.setdefault("Content-Security-Policy", "default-src 'self'; style-src 'self' 'unsafe-inline'")
+    return response
+
+
+def _csv(entries: list[AuditEntry]) -> Iterator[str]:
+    names = [field.name for field in fields(AuditEntry)]
+    for row in [dict(zip(names, names, strict=True)), *(asdict(entry) for entry in entries)]:
+        buffer = io.StringIO()
+        csv.DictWriter(buffer, names).writerow(row)
+        yield buffer.getvalue()
+
+
+def _jsonl(entries: list[AuditEntry]) -> Iterator[bytes]:
+    for entry in entries:
+        yield orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE)
