@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +26,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _EXPECTED = "an intact JPEG or PNG picture"
+_BROKEN = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError,
+           MemoryError, struct.error, zlib.error)  # fmt: skip
+"""What Pillow's readers have been seen to raise on damaged files."""
+_FOREIGN = (b"<script", b"<html", b"<?php", b"<iframe", b"%pdf-", b"rar!\x1a\x07")
+_ARCHIVE = (b"PK\x05\x06", b"PK\x01\x02")
+_MARGIN = 1 << 18
+"""How far into a file, from either end, other formats are looked for: what lies between is the picture's own data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,7 @@ def decode(content: bytes, item: str, limits: DecodeLimits = DEFAULT_LIMITS) -> 
         raise UnreadableImageError(item, "0 bytes", _EXPECTED, "Send the file again.")
     if len(content) > limits.max_bytes:
         raise UnreadableImageError(item, f"{len(content)} bytes", f"at most {limits.max_bytes}", "Scale it down.")
+    _refuse_polyglot(content, item)
     try:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
         stored = _checked_size(image, item, limits)
@@ -78,9 +88,17 @@ def decode(content: bytes, item: str, limits: DecodeLimits = DEFAULT_LIMITS) -> 
         pixels = np.asarray(_turned(_rgb(image), orientation))
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(item, _reason(error), _EXPECTED, "Export the image again.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError, TypeError) as error:
+    except _BROKEN as error:
         raise UnreadableImageError(item, _reason(error), _EXPECTED, "Copy the file again.") from error
     return DecodedImage(pixels, upright_size(stored, orientation))
+
+
+def _refuse_polyglot(content: bytes, item: str) -> None:
+    """A picture that is a page, a script, a document or an archive as well is never what a camera wrote."""
+    ends = content if len(content) <= 2 * _MARGIN else content[:_MARGIN] + content[-_MARGIN:]
+    folded = ends.lower()
+    if any(mark in folded for mark in _FOREIGN) or all(mark in ends for mark in _ARCHIVE):
+        raise UnreadableImageError(item, "something else as well", "a picture and nothing more", "Re-save the picture.")
 
 
 def _checked_size(image: Image.Image, item: str, limits: DecodeLimits) -> ImageSize:
@@ -97,7 +115,7 @@ def _reduce(image: Image.Image, working_side: int) -> None:
         return
     share = working_side / max(image.size)
     if share < 1:
-        image.draft(image.mode, (round(image.width * share), round(image.height * share)))
+        image.draft(image.mode, (max(round(image.width * share), 1), max(round(image.height * share), 1)))
 
 
 def _orientation(image: Image.Image) -> int:
