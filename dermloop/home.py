@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ class Home:
     def images(self) -> Path:
         """Clean images, named by content."""
         return self.root / "images"
+
+    @property
+    def served(self) -> Path:
+        """All that Label Studio may ever serve from disk: a link to the images, and nothing else of the home."""
+        return self.root / "served"
 
     @property
     def demo(self) -> Path:
@@ -73,9 +79,12 @@ class Home:
         return self.root / "ready.json"
 
     def create(self) -> None:
-        """Makes the folders; an existing home stays as it is."""
-        for folder in (self.images, self.label_studio, self.models, self.logs):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Makes the folders, a new home for its owner's eyes only; an existing home stays as it is."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.images, self.label_studio, self.models, self.logs, self.served):
+            folder.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (self.served / self.images.name).symlink_to(Path("..") / self.images.name)
 
 
 def cache_folder() -> Path:

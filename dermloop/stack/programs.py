@@ -55,7 +55,7 @@ def _label_studio(home: Home, ports: Ports, secrets: StackSecrets, program: Path
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
-        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(home.root),
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(home.served),
         # The backend and the webhooks are on this machine; the address of cloud metadata stays closed.
         "ML_BLOCK_LOCAL_IP": "false",
         "USE_DEFAULT_BANNED_SUBNETS": "false",
@@ -96,6 +96,7 @@ def own_settings(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, s
     }
     review = {
         **both,
+        "IMAGE_ROOT": str(home.served / home.images.name),
         "WEBHOOK_SECRET": secrets.webhook,
         "SESSION_SECRET": secrets.session_key,
         "PUBLIC_URL": url(ports.review),

@@ -26,6 +26,7 @@ SUPERVISOR = "supervisor"
 _FIRST_PAUSE, _LONGEST_PAUSE, _CALM = 1.0, 30.0, 60.0
 _MOST_DEATHS = 6
 _GRACE = 12.0
+_LARGE_LOG = 20_000_000
 
 
 @dataclass(slots=True)
@@ -66,6 +67,8 @@ class Supervisor:
     def start(self, program: Program) -> None:
         """Starts a program; use `wait_ready` to learn whether it came up."""
         log = self.home.logs / f"{program.name}.log"
+        if log.exists() and log.stat().st_size > _LARGE_LOG:
+            log.replace(log.with_suffix(".log.1"))
         with log.open("ab") as stream:
             process = subprocess.Popen(
                 program.command,

@@ -113,6 +113,22 @@ def test_a_technician_gets_the_picture_itself_and_is_told_that_it_is_synthetic(p
     assert requests.get(place.url + data["image"], timeout=10, allow_redirects=False).status_code in (302, 401, 403)
 
 
+def test_nobody_reads_anything_of_the_home_but_images_even_with_a_storage_of_their_own(place: Place) -> None:
+    token = place.secrets.people[0].token
+    project = place.get("/api/projects", token).json()["results"][0]["id"]
+    for folder in (place.home.root, place.home.label_studio, place.home.served):
+        storage = {"project": project, "path": str(folder), "title": "peephole"}
+        answer = requests.post(
+            f"{place.url}/api/storages/localfiles",
+            json=storage,
+            headers={"Authorization": f"Token {token}"},
+            timeout=30,
+        )
+        assert answer.status_code == 400, folder
+    for wanted in ("secrets.toml", "../secrets.toml", "images/../../secrets.toml", "../label-studio/.env"):
+        assert place.get(f"/data/local-files/?d={wanted}", token).status_code >= 400, wanted
+
+
 def test_nobody_signs_up_without_an_invitation(place: Place) -> None:
     session = requests.Session()
     session.get(f"{place.url}/user/signup/", timeout=30)

@@ -107,6 +107,22 @@ def test_label_studio_gets_the_login_by_its_environment_and_never_on_its_command
     assert program.environment["USER_ADDITIONAL_BANNED_SUBNETS"] == "169.254.0.0/16"
 
 
+def test_a_home_is_its_owners_and_label_studio_may_serve_its_images_only(home: Home) -> None:
+    assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
+    assert [path.name for path in home.served.iterdir()] == ["images"]
+    assert (home.served / "images").resolve() == home.images.resolve()
+    label_studio = programs(home, Ports(), open_secrets(home.secrets), Path("label-studio"))[0]
+    assert label_studio.environment["LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"] == str(home.served)
+    home.create()
+
+
+def test_a_large_log_is_put_aside_at_the_next_start(children: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_LARGE_LOG", 5)
+    (children.home.logs / "worker.log").write_text("too large", encoding="utf-8")
+    children.start(python("worker", SLEEPER))
+    assert (children.home.logs / "worker.log.1").read_text(encoding="utf-8") == "too large"
+
+
 def test_a_program_that_ends_at_once_is_reported_with_its_last_words(children: Supervisor) -> None:
     children.start(python("failing", "print('no such database'); raise SystemExit(3)"))
     with pytest.raises(StartError, match=r"(?s)Failing: stopped with exit status 3.*no such database.*failing\.log"):
