@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from converters.annotation import Lesion
-from converters.geometry import PixelBox
+from converters.geometry import PixelBox, Polygon
 from converters.taxonomy import Target, Taxonomy
 from ml_backend import overlay
 from ml_backend.bundle import ModelBundle
@@ -118,6 +118,9 @@ def _lesion(lesion: Lesion, reading: Reading | None, taxonomy: Taxonomy) -> dict
         "score": round(lesion.score, 6) if lesion.score is not None else None,
         "diagnosis": lesion.diagnosis,
         "severity": lesion.severity,
+        "outline": [[round(x, 2), round(y, 2)] for x, y in lesion.shape.outline]
+        if isinstance(lesion.shape, Polygon)
+        else None,
     }
     if reading is None:
         return row

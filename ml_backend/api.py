@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from ml_backend import protocol, rest
-from ml_backend.bundle import list_bundles
+from ml_backend.bundle import DetectorTask, list_bundles
 from ml_backend.composition import Parts
 from ml_backend.errors import JobError
 from ml_backend.label_config import read_config, unmatched
@@ -37,7 +37,8 @@ def blueprint(parts: Parts) -> Blueprint:
         config = read_config(body.label_config, parts.taxonomy)
         bundle = parts.host.serving
         target = bundle.classifier.target if bundle and bundle.classifier else None
-        problems = unmatched(config, target, parts.taxonomy) if bundle else config.problems
+        outlines = bool(bundle and bundle.detector and bundle.detector.task is DetectorTask.SEGMENT)
+        problems = unmatched(config, target, parts.taxonomy, outlines) if bundle else config.problems
         parts.unmatched[body.project] = problems
         return jsonify({"model_version": bundle.version if bundle else None, "unmatched": list(problems)})
 

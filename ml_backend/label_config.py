@@ -114,12 +114,17 @@ def read_config(xml: str | None, taxonomy: Taxonomy) -> LabelConfig:
     return LabelConfig(field, name, regions, choices, texts, tuple(_problems(tags, regions)))
 
 
-def unmatched(config: LabelConfig, target: Target | None, taxonomy: Taxonomy) -> tuple[str, ...]:
+def unmatched(
+    config: LabelConfig, target: Target | None, taxonomy: Taxonomy, outlines: bool = False
+) -> tuple[str, ...]:
     """A sentence for everything that a model of this target (None: a detector alone) can say, not the config."""
     offers = [(c.name, "label", set(c.labels)) for c in config.regions]
     offers += [(c.name, "choice", set(c.values)) for c in config.choices]
     answers = list(_answers(target, taxonomy))
     found = list(config.problems)
+    if not outlines:
+        brushes = (control.name for control in config.regions if control.kind == "brush")
+        found += [f"{name!r} is a brush: the serving detector has no masks" for name in brushes]
     for name, what, offered in offers:
         homeless = [answer for answer, meant in answers if not meant & offered]
         if homeless:

@@ -82,6 +82,7 @@ _SCHEMAS: _Schema = {
     "Lesion": _object(
         {"box": _BOX, "score": {**_SHARE, "nullable": True}, "diagnosis": _MAYBE, "severity": _MAYBE},
         {
+            "outline": {"type": "array", "nullable": True, "items": {"type": "array", "items": {"type": "number"}}},
             "malignant": _SHARE,
             "abstains": {"type": "boolean"},
             "differential": _list(_CLASS),

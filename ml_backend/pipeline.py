@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.annotation import Lesion, Origin
-from converters.geometry import ImageSize, PixelBox
+from converters.geometry import ImageSize, PixelBox, Polygon
 from converters.taxonomy import Target
-from ml_backend import preprocessing, reading
+from ml_backend import masks, preprocessing, reading
 from ml_backend.bundle import ClassifierSpec, DetectorSpec, DetectorTask, ModelBundle
 from ml_backend.images import DecodedImage
 from ml_backend.onnx_session import Graph
@@ -55,6 +55,7 @@ class PreparedImage:
 class _Found:
     box: PixelBox
     score: float
+    shape: Polygon | None = None
 
 
 class Pipeline:
@@ -117,9 +118,9 @@ class Pipeline:
             readings += self._readings(outputs, spec)
         return readings
 
-    def lesion(self, box: PixelBox, score: float | None, found: Reading | None) -> Lesion:
-        """A lesion in the house's words, out of a box and its reading."""
-        plain = Lesion(box=box, score=score, origin=Origin.PREDICTION)
+    def lesion(self, box: PixelBox, score: float | None, found: Reading | None, shape: Polygon | None = None) -> Lesion:
+        """A lesion in the house's words, out of a box, its reading, and its outline where there is one."""
+        plain = Lesion(box=box, score=score, shape=shape, origin=Origin.PREDICTION)
         if found is None:
             return plain
         known = self.bundle.taxonomy
@@ -139,10 +140,11 @@ class Pipeline:
         doubts: list[float] = []
         for part in _parts(prepared, DETECTOR_BATCH):
             squares = [one.square for one in part if one.square is not None]
-            raw = graph.run(preprocessing.detector_input(squares))[0]
-            for one, row in zip(part, raw, strict=True):
-                candidates = _candidates(row, spec)
-                found.append(_kept(candidates, spec, one))
+            outputs = graph.run(preprocessing.detector_input(squares), first="output0")
+            for number, one in enumerate(part):
+                candidates = _candidates(outputs[0][number], spec)
+                prototypes = outputs[1][number] if spec.task is DetectorTask.SEGMENT else None
+                found.append(_kept(candidates, spec, one, prototypes))
                 doubts.append(_doubt(candidates.scores, spec.score_threshold))
         return found, doubts
 
@@ -157,7 +159,8 @@ class Pipeline:
         self, image: DecodedImage, found: list[_Found], doubt: float, readings: Iterator[Reading | None]
     ) -> ImagePrediction:
         own = tuple(next(readings) for _ in found)
-        lesions = tuple(self.lesion(one.box, self._score(one, its), its) for one, its in zip(found, own, strict=True))
+        pairs = zip(found, own, strict=True)
+        lesions = tuple(self.lesion(one.box, self._score(one, its), its, one.shape) for one, its in pairs)
         unsure = max((its.uncertainty for its in own if its is not None), default=0.0)
         return ImagePrediction(image.size, lesions, max(doubt, unsure), self.bundle.version, own)
 
@@ -169,22 +172,37 @@ class Pipeline:
 
 def _candidates(row: Floats, spec: DetectorSpec) -> Candidates:
     floor = min(spec.score_threshold, _CANDIDATE_FLOOR)
-    masks = _MASK_COEFFICIENTS if spec.task is DetectorTask.SEGMENT else 0
-    return preprocessing.decode_detections(row, floor, spec.iou_threshold, spec.max_detections + 1, masks)
+    coefficients = _MASK_COEFFICIENTS if spec.task is DetectorTask.SEGMENT else 0
+    return preprocessing.decode_detections(row, floor, spec.iou_threshold, spec.max_detections + 1, coefficients)
 
 
-def _kept(candidates: Candidates, spec: DetectorSpec, prepared: PreparedImage) -> list[_Found]:
+def _kept(
+    candidates: Candidates, spec: DetectorSpec, prepared: PreparedImage, prototypes: Floats | None
+) -> list[_Found]:
     image, place = prepared.image, prepared.place
     if place is None:
         return []
     boxes = place.to_picture(candidates.boxes)
     found: list[_Found] = []
-    for edges, score in zip(boxes.tolist(), candidates.scores.tolist(), strict=True):
+    for number, (edges, score) in enumerate(zip(boxes.tolist(), candidates.scores.tolist(), strict=True)):
         if score >= spec.score_threshold and len(found) < spec.max_detections:
             box = image.to_original(PixelBox(*edges)).clipped(image.size)
             if box.width >= 1 and box.height >= 1:
-                found.append(_Found(box, min(score, 1.0)))
+                shape = None if prototypes is None else _outline(candidates, number, prototypes, spec, prepared)
+                found.append(_Found(box, min(score, 1.0), shape))
     return found
+
+
+def _outline(
+    candidates: Candidates, number: int, prototypes: Floats, spec: DetectorSpec, prepared: PreparedImage
+) -> Polygon | None:
+    ring = masks.outline(candidates.coefficients[number], prototypes, candidates.boxes[number], spec.input_size)
+    if ring is None or prepared.place is None:
+        return None
+    points = prepared.place.to_picture(np.concatenate((ring, ring), axis=1))[:, :2]
+    size, (height, width) = prepared.image.size, prepared.image.pixels.shape[:2]
+    original = (points * [size.width / width, size.height / height]).clip(0, [size.width, size.height])
+    return Polygon(tuple((float(x), float(y)) for x, y in original))
 
 
 def _doubt(scores: Floats, threshold: float) -> float:

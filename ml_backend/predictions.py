@@ -10,6 +10,7 @@ from converters.annotation import Lesion
 from converters.geometry import Ellipse, ImageSize, PixelBox, Point, Polygon, RleMask
 from converters.label_studio import results
 from converters.label_studio.regions import encode_shape
+from converters.raster import shape_to_mask
 from converters.taxonomy import Taxonomy
 from ml_backend.label_config import ChoiceControl, LabelConfig, Place, RegionControl, label_for, meanings
 from ml_backend.pipeline import ImagePrediction
@@ -54,7 +55,7 @@ def _lesion_rows(
 ) -> Iterator[dict[str, Any]]:
     for order, control in enumerate(config.regions):
         label = label_for(control, meant)
-        shape = _drawn(lesion, control)
+        shape = _drawn(lesion, control, size)
         if label is None or shape is None:
             continue
         region_id = lesion.region_id if order == 0 else f"{lesion.region_id}-{control.name}"
@@ -111,7 +112,7 @@ def _chosen(choice: ChoiceControl, label: str, value: Mapping[str, Any]) -> dict
     return {"from_name": choice.name, "type": "choices", "value": {**value, "choices": [label]}}
 
 
-def _drawn(lesion: Lesion, control: RegionControl) -> _Drawable | None:
+def _drawn(lesion: Lesion, control: RegionControl, size: ImageSize) -> _Drawable | None:
     """The lesion as the control draws it, or None where it needs a mask that there is none of."""
     if control.kind == "rectangle":
         return lesion.box
@@ -119,7 +120,7 @@ def _drawn(lesion: Lesion, control: RegionControl) -> _Drawable | None:
         x, y = lesion.box.centre
         return Ellipse(x, y, lesion.box.width / 2, lesion.box.height / 2)
     if control.kind == "brush":
-        return lesion.shape if isinstance(lesion.shape, RleMask) else None
+        return RleMask.from_array(shape_to_mask(lesion.shape, size)) if lesion.shape is not None else None
     return lesion.shape if isinstance(lesion.shape, Polygon) else Polygon(_corners(lesion.box))
 
 

@@ -16,6 +16,7 @@ from converters.taxonomy import Target
 from ml_backend.bundle import (
     ClassifierSpec,
     DetectorSpec,
+    DetectorTask,
     ModelBundle,
     Scaling,
     set_champion,
@@ -27,8 +28,11 @@ DARK = (70, 40, 30)
 _OPSET = [helper.make_opsetid("", 17)]
 
 
-def dark_detector(path: Path, size: int = 64, score: float = 0.9) -> Path:
-    """A graph that outlines the dark pixels of the left half and of the right half, each with the given score."""
+def dark_detector(path: Path, size: int = 64, score: float = 0.9, segment: bool = False) -> Path:
+    """A graph that boxes the dark pixels of the left half and of the right half, each with the given score.
+
+    With `segment` it adds mask coefficients and prototypes as YOLO's segment head does; the first one is darkness.
+    """
     columns = np.broadcast_to(np.arange(size, dtype=np.float32), (1, 1, size, size))
     left = (columns < size / 2).astype(np.float32)
     halves = np.concatenate((left, 1 - left), axis=1)
@@ -77,7 +81,26 @@ def dark_detector(path: Path, size: int = 64, score: float = 0.9) -> Path:
         *[n("Unsqueeze", [name, "channel"], [name + "_row"]) for name in ("cx", "cy", "w", "h", "p")],
         n("Concat", ["cx_row", "cy_row", "w_row", "h_row", "p_row"], ["output0"], axis=1),
     ]
-    return _saved(path, nodes, constants, ("images", ["n", 3, size, size]), {"output0": ["n", 5, 2]})
+    outputs: dict[str, list[object]] = {"output0": ["n", 5, 2]}
+    if segment:
+        nodes = [*nodes[:-1], *_mask_nodes()]
+        outputs = {"output1": ["n", 32, size // 4, size // 4], "output0": ["n", 37, 2]}
+    return _saved(path, nodes, constants, ("images", ["n", 3, size, size]), outputs)
+
+
+def _mask_nodes() -> list[onnx.NodeProto]:
+    n = helper.make_node
+    rows = ["cx_row", "cy_row", "w_row", "h_row", "p_row"]
+    return [
+        n("Sub", ["p_row", "p_row"], ["none"]),
+        n("Add", ["none", "one"], ["full"]),
+        n("Concat", [*rows, "full", *["none"] * 31], ["output0"], axis=1),
+        n("AveragePool", ["dark"], ["shade"], kernel_shape=[4, 4], strides=[4, 4]),
+        n("Div", ["one", "two"], ["half"]),
+        n("Sub", ["shade", "half"], ["proto"]),
+        n("Sub", ["proto", "proto"], ["blank"]),
+        n("Concat", ["proto", *["blank"] * 31], ["output1"], axis=1),
+    ]
 
 
 def colour_classifier(path: Path, classes: int, size: int = 32, weights: NDArray[np.float32] | None = None) -> Path:
@@ -104,6 +127,7 @@ def bundle(
     *,
     target: Target = Target.DIAGNOSIS,
     detector: bool = True,
+    segment: bool = False,
     classifier: bool = True,
     score: float = 0.9,
     name: str = "tiny",
@@ -116,6 +140,7 @@ def bundle(
     graphs, models = folder / "graphs", folder / "models"
     graphs.mkdir(parents=True, exist_ok=True)
     classes = known.classes(target)
+    task = DetectorTask.SEGMENT if segment else DetectorTask.DETECT
     spec = ClassifierSpec(
         target,
         classes,
@@ -128,7 +153,7 @@ def bundle(
         models,
         name=name,
         taxonomy=known,
-        detector=(dark_detector(graphs / "d.onnx", score=score), DetectorSpec(64)) if detector else None,
+        detector=(dark_detector(graphs / "d.onnx", 64, score, segment), DetectorSpec(64, task)) if detector else None,
         classifier=(colour_classifier(graphs / "c.onnx", len(classes)), spec) if classifier else None,
         lineage={"dataset": "test"},
     )
