@@ -50,7 +50,7 @@ def create_app(
     configuration.require(settings, "label_studio_token", "webhook_secret")
     service = service or open_service(settings)
     background = Background(service, settings.sync_seconds)
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _BODY_LIMIT
     app.extensions["review"] = service
     app.extensions["background"] = background

@@ -37,7 +37,7 @@ def add_dashboard(app: Flask, service: ReviewService, doorkeeper: Doorkeeper, im
     app.secret_key = secret
     app.config.update(SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SAMESITE="Lax", PERMANENT_SESSION_LIFETIME=12 * 3600)
     pages = Blueprint(
-        "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/static"
+        "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/assets"
     )
     _add_sign_in(pages, service, doorkeeper)
     _add_overview(pages, service)

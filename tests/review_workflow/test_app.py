@@ -189,6 +189,14 @@ def test_the_audit_log_is_shown_verified_and_exported(app: Flask, service: Revie
     assert len(rows) == len(service.history())
 
 
+def test_the_pages_find_their_style(app: Flask) -> None:
+    page = app.test_client().get("/sign-in").text
+    address = page.split('rel="stylesheet" href="')[1].split('"')[0]
+    answer = app.test_client().get(address)
+    assert (answer.status_code, answer.mimetype) == (200, "text/css")
+    answer.close()
+
+
 def test_signing_out_ends_the_session(app: Flask) -> None:
     client = as_(app, QA)
     client.post("/sign-out")
