@@ -9,7 +9,7 @@ from training.curves import Curve
 from training.metrics import Array
 
 _SIDE = 260
-_EDGE = 40
+_EDGE = 56
 _COLOURS = ("#1e7fc2", "#c2185b", "#e68a00")
 
 

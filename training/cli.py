@@ -110,7 +110,7 @@ def evaluate(
 ) -> None:
     """Measure a bundle through the serving pipeline; the report is kept beside the bundle."""
     from converters.dataset import Split
-    from training import registry, retrain
+    from training import pages, registry, retrain
 
     bundle, version = registry.load_bundle(home / "models", model), _version(home, dataset)
     with _progress(as_json) as progress:
@@ -118,7 +118,8 @@ def evaluate(
     rows = {m.name: {"value": m.value, "low": m.low, "high": m.high, "cases": m.cases} for m in report.metrics}
     lines = [f"{m.name:32} {m.value:7.3f}  [{m.low:.3f}, {m.high:.3f}]  n={m.cases}" for m in report.metrics]
     lines.append(f"{'ms_per_image':32} {report.ms_per_image:7.1f}")
-    lines.append("Supports annotation and research; no diagnosis.")
+    pages.write_pages(bundle, version, report)
+    lines.append(f"Report: {bundle.root / pages.HTML}. {pages.DISCLAIMER}")
     facts = {"model": bundle.version, "dataset": version.digest, "split": split, "metrics": rows}
     _print(as_json, {**facts, "ms_per_image": report.ms_per_image}, "\n".join(lines))
 
@@ -203,6 +204,95 @@ def models(home: Home = _HOME, as_json: Json = False) -> None:
         row = {"version": name, "champion": name == champion, "lineage": dict(bundle.lineage), "promotions": entries}
         why = f": {entries[-1]['why']} ({entries[-1]['who']}, {entries[-1]['when']})" if entries else ""
         _print(as_json, row, f"{'*' if name == champion else ' '} {name}{why}")
+
+
+@app.command()
+def tune(
+    stage: Annotated[Stage, typer.Argument(help="Which part to tune.")],
+    home: Home = _HOME,
+    dataset: Data = "",
+    config: Config = "full",
+    trials: Annotated[int, typer.Option(help="Trials to add to the study.")] = 10,
+    grid: Annotated[bool, typer.Option("--grid", help="Walk all choices instead of Bayesian search.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the best settings to this TOML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search settings on the validation split; the study goes on where it was stopped."""
+    from dataclasses import replace
+
+    from training import config as configs
+    from training import tuning
+
+    settings = _config(config)
+    choices = {name: one for name, one in tuning.SPACES[stage].items() if one.choices}
+    with _progress(as_json) as progress:
+        found = tuning.tune(
+            _version(home, dataset),
+            _only(stage),
+            folder=home / "runs" / "tuning",
+            config=settings,
+            trials=trials,
+            sampler="grid" if grid else "bayesian",
+            space=choices if grid else None,
+            progress=progress,
+        )
+    if out is not None:
+        out.write_text(configs.encode(replace(found.config, name=settings.name)), encoding="utf-8")
+    row = {"study": found.study, "trials": found.trials, "score": found.score, "config": configs.encode(found.config)}
+    _print(as_json, row, f"{found.study}: best validation score {found.score:.4f} of {found.trials} trials")
+
+
+@app.command("cross-validate")
+def cross_validate(
+    home: Home = _HOME,
+    dataset: Data = "",
+    config: Config = "full",
+    count: Annotated[int, typer.Option("--folds", help="How many folds.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Fit the classifier on all folds but one, in turn, patients kept together; the locked test split stays out."""
+    from training import classifier, runs
+    from training.folds import folds
+
+    version, settings, scores = _version(home, dataset), _config(config), []
+    with _progress(as_json) as progress:
+        for number, part in enumerate(folds(version, count, settings.classifier.seed), 1):
+            run = runs.start(home / "runs", "fold", part.digest, settings, progress)
+            scores.append(classifier.fit(part, run, home / "runs" / "cache", settings.classifier).best)
+            run.finish(f"fold {number} of {count}: {scores[-1]:.4f}")
+    mean = sum(scores) / len(scores)
+    spread = (sum((score - mean) ** 2 for score in scores) / max(len(scores) - 1, 1)) ** 0.5
+    row = {"metric": settings.classifier.select_by, "folds": scores, "mean": mean, "deviation": spread}
+    _print(as_json, row, f"{settings.classifier.select_by} {mean:.3f} ± {spread:.3f} over {count} folds")
+
+
+@app.command()
+def export(
+    form: Annotated[str, typer.Argument(help="int8, saved-model, tflite or tflite-dynamic.")],
+    model: Annotated[str, typer.Argument(help="Model version, or `champion`.")] = "champion",
+    home: Home = _HOME,
+    dataset: Data = "",
+    out: Annotated[Path | None, typer.Option(help="Where to write; beside the bundle by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a bundle in another form and prove it: INT8 as a bundle to be evaluated, the others from the checkpoint."""
+    from training import classifier, registry
+    from training import export as exports
+    from training.errors import DataError
+
+    bundle = registry.load_bundle(home / "models", model)
+    if form == "int8":
+        work = home / "runs" / "cache" / "int8"
+        written = exports.int8_bundle(bundle, _version(home, dataset), home / "models", work)
+        _print(as_json, {"version": written.version}, f"{written.version}; see `dermloop compare {written.version}`")
+        return
+    if form not in tuple(exports.Form):
+        raise DataError("export form", form, f"int8, {', '.join(exports.Form)}", "Name one of these.")
+    checkpoint = home / "runs" / bundle.lineage.get("classifier_run", "") / classifier.CHECKPOINT
+    target = out or bundle.root / f"classifier-{form}"
+    found = exports.export_classifier(checkpoint, bundle, exports.Form(form), target)
+    row = {"path": str(found.path), "bytes": found.size, "gap": found.gap}
+    _print(as_json, row, f"{found.path}: {found.size} bytes, largest difference {found.gap:.2g}")
 
 
 @app.command("training-config")

@@ -12,7 +12,7 @@ from builders_training import version_of
 from converters.dataset import DatasetVersion, Split
 from ml_backend.bundle import champion_version
 from ml_backend.onnx_session import Graph
-from training import classifier, config, registry, retrain, runs
+from training import classifier, config, detector, export, registry, retrain, runs, tuning
 from training.config import ClassifierConfig, DetectorConfig, TrainingConfig
 from training.retrain import StageReport
 
@@ -83,14 +83,16 @@ def test_one_part_is_retrained_from_the_champion_and_paired_with_its_other_part(
     assert champion_version(home / "models") == champion.version
 
 
+class KilledError(Exception):
+    """Stands for the end of the process in the middle of a training."""
+
+
+def kill(part: str, done: int, total: int, text: str) -> None:
+    if done == 2:
+        raise KilledError
+
+
 def test_a_killed_classifier_training_goes_on_from_its_last_epoch(version: DatasetVersion, tmp_path: Path) -> None:
-    class KilledError(Exception):
-        pass
-
-    def kill(part: str, done: int, total: int, text: str) -> None:
-        if done == 2:
-            raise KilledError
-
     settings = replace(TINY.classifier, epochs=3)
     run = runs.start(tmp_path / "runs", "classifier", version.digest, TrainingConfig(classifier=settings), kill)
     with pytest.raises(KilledError):
@@ -101,10 +103,43 @@ def test_a_killed_classifier_training_goes_on_from_its_last_epoch(version: Datas
     assert words == ["3/3"]
 
 
-def test_the_same_seed_gives_the_same_classifier(version: DatasetVersion, tmp_path: Path) -> None:
-    settings = replace(TINY.classifier, epochs=1)
-    weights = []
+def test_a_killed_detector_training_goes_on_from_its_last_epoch(version: DatasetVersion, tmp_path: Path) -> None:
+    settings = replace(TINY.detector, epochs=3)
+    run = runs.start(tmp_path / "runs", "detector", version.digest, TrainingConfig(detector=settings), kill)
+    with pytest.raises(KilledError):
+        detector.train(version, run, tmp_path / "cache", settings)
+    words: list[str] = []
+    resumed, _ = runs.resume(run.folder, lambda part, done, total, text: words.append(f"{done}/{total}"))
+    trained = detector.train(version, resumed, tmp_path / "cache", settings)
+    assert set(words) == {"3/3"}
+    assert trained.start == "the killed run's last epoch"
+
+
+def test_the_same_seed_gives_the_same_detector(version: DatasetVersion, tmp_path: Path) -> None:
+    settings = replace(TINY.detector, epochs=1)
+    answers = []
     for name in ("one", "two"):
-        run = runs.start(tmp_path / name, "classifier", version.digest, TrainingConfig())
-        weights.append(classifier.fit(version, run, tmp_path / "cache", settings).model.get_weights())
-    assert all(np.allclose(one, other, atol=1e-6) for one, other in zip(*weights, strict=True))
+        run = runs.start(tmp_path / name, "detector", version.digest, TrainingConfig())
+        graph = detector.train(version, run, tmp_path / "cache", settings).graph
+        answers.append(Graph(graph).run(np.full((1, 3, 64, 64), 0.5, dtype=np.float32))[0])
+    assert np.allclose(answers[0], answers[1], atol=1e-6)
+
+
+def test_exports_answer_as_the_served_graph_does(home: Path, version: DatasetVersion) -> None:
+    champion = registry.champion(home / "models")
+    assert champion is not None
+    checkpoint = home / "runs" / champion.lineage["classifier_run"] / classifier.CHECKPOINT
+    light = export.export_classifier(checkpoint, champion, export.Form.TFLITE_DYNAMIC, home / "light.tflite")
+    assert light.gap <= export.TOLERANCES[export.Form.TFLITE_DYNAMIC]
+    assert light.size < champion.classifier_path.stat().st_size / 3
+    small = export.int8_bundle(champion, version, home / "models", home / "int8")
+    assert small.lineage["precision"] == "int8"
+    assert small.classifier_path.stat().st_size < champion.classifier_path.stat().st_size / 3
+    assert retrain.evaluate(small, version, TINY).cases
+
+
+def test_a_tuning_study_goes_on_where_it_was_stopped(version: DatasetVersion, tmp_path: Path) -> None:
+    options = {"folder": tmp_path, "config": replace(TINY, detector=replace(TINY.detector, epochs=1)), "trials": 1}
+    space = {"mosaic": tuning.Range(choices=(0.0, 0.5))}
+    counts = [tuning.tune(version, "detector", space=space, sampler="grid", **options).trials for _ in range(2)]
+    assert counts == [1, 2]
