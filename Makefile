@@ -3,6 +3,8 @@ SHELL := /bin/sh
 BIN := .venv/bin
 ARGS ?=
 PYTEST_ARGS ?=
+NAME ?=
+BENCHES = $(foreach name,convert serve retrain review,$(if $(wildcard benchmarks/$(name).py),$(name)))
 export PYTHON
 
 .NOTPARALLEL:
@@ -50,8 +52,8 @@ train: install ## the tests that train a model
 e2e: install system label-studio ## the tests that drive the real Label Studio, some with Chromium
 	@$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
 
-bench: install ## how fast it is, measured here
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: install ## how fast it is, measured here, a line of JSON each: NAME=serve for one, all without it
+	@for name in $(or $(NAME),$(BENCHES)); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 lock: install ## write constraints.txt from what is installed now
 	@(echo "# The versions that everything here was tested with; \`make lock\` writes them anew."; \
