@@ -20,6 +20,9 @@ def wide_size(config: ClassifierConfig) -> tuple[int, float]:
 def augmented(crops: Pixels, config: ClassifierConfig, generator: np.random.Generator) -> Pixels:
     """Wide crops (N, W, W, 3) as seen through the served window (N, S, S, 3), each turned and coloured at random."""
     views = np.stack([_turned(crop, config, generator) for crop in crops])
+    neutral = generator.random(len(views)) < config.colour_constancy
+    if neutral.any():
+        views[neutral] = shades_of_grey(views[neutral])
     return _coloured(views, config, generator)
 
 

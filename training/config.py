@@ -71,12 +71,12 @@ class ClassifierConfig:
     keras.applications. `weights` is `auto` (the champion's checkpoint, else ImageNet's by Keras' own download, else
     from scratch), `imagenet`, `scratch`, or the path of a weights file for the backbone. `batch_norm` puts batch
     normalisation behind each convolution of a VGG that starts from scratch; the export folds it into the convolutions.
-    `frozen_epochs` train the head alone and are
-    skipped from scratch; `epochs` train everything, or the top `unfrozen_layers` (0 is all). `precision` is float32
-    or mixed_bfloat16. `crop_margin` is how much wider than the served window a training crop is cut, so that shifts
-    and zooms show real skin. `select_by` names the validation metric of the best checkpoint. `sensitivity_goal` is the
-    share of malignant validation lesions that the operating point must flag; `coverage` is the share of lesions whose
-    conformal set must hold the truth.
+    `frozen_epochs` train the head alone and are skipped from scratch; `epochs` train everything, or the top
+    `unfrozen_layers` (0 is all). `precision` is float32 or mixed_bfloat16. `crop_margin` is how much wider than the
+    served window a training crop is cut, so that shifts and zooms show real skin. `colour_constancy` is the share of
+    training crops shown under a neutral light. `select_by` names the validation metric of the best checkpoint.
+    `sensitivity_goal` is the share of malignant validation lesions that the operating point must flag; `coverage` is
+    the share of lesions whose conformal set must hold the truth.
     """
 
     backbone: str = "VGG16"
@@ -107,7 +107,7 @@ class ClassifierConfig:
     contrast: float = 0.15
     saturation: float = 0.15
     mixup: float = 0.0
-    colour_constancy: bool = False
+    colour_constancy: float = 0.0
     crop_padding: float = 0.15
     crop_margin: float = 0.15
     sensitivity_goal: float = 0.9

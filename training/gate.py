@@ -97,14 +97,15 @@ def decide(candidate: EvaluationReport, champion: EvaluationReport | None, polic
     """
     checks = [_enough_images(candidate, policy)]
     if champion is not None:
+        checks += _parts_kept(candidate, champion)
         checks.append(_same_test(candidate, champion))
         if not checks[-1].passed:
             champion = None
-    for rule in _expanded(policy, candidate):
-        checks.append(_check(rule, candidate, champion, policy))
+    rules = tuple(_expanded(policy, candidate))
+    checks += [_check(rule, candidate, champion, policy) for rule in rules]
     if champion is not None:
         checks += _slice_checks(candidate, champion, policy)
-    passed = all(check.passed for check in checks) and len(checks) > 1
+    passed = bool(rules) and all(check.passed for check in checks)
     return GateDecision(passed, policy.name, candidate.bundle, champion.bundle if champion else None, tuple(checks))
 
 
@@ -171,6 +172,16 @@ def _enough_images(candidate: EvaluationReport, policy: Policy) -> Check:
     count = len(candidate.cases)
     text = f"{count} test images; {policy.name} asks for {policy.minimum_images} or more"
     return Check("images", Part.PIPELINE, count >= policy.minimum_images, text, count)
+
+
+def _parts_kept(candidate: EvaluationReport, champion: EvaluationReport) -> Iterator[Check]:
+    """A failed check for each part that the champion has and the candidate lacks: its rules would say nothing."""
+    for part, here, there in (
+        (Part.DETECTOR, candidate.has_detector, champion.has_detector),
+        (Part.CLASSIFIER, candidate.has_classifier, champion.has_classifier),
+    ):
+        if there and not here:
+            yield Check(part.value, part, False, f"the champion has a {part.value}, the candidate has none")
 
 
 def _same_test(candidate: EvaluationReport, champion: EvaluationReport) -> Check:

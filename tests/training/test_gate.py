@@ -6,10 +6,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders_training import report_of
 
-from training.cases import Part
+from training.cases import Part, resample_weights
 from training.errors import ConfigError
 from training.gate import Policy, Rule, decide, read_policies, read_policy
 
@@ -116,3 +117,27 @@ def test_a_misspelt_policy_key_is_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="flor"):
         read_policies(path)
+
+
+def test_a_candidate_without_the_champions_detector_is_refused() -> None:
+    half = replace(report_of(240, right=0.97, seed=2), has_detector=False)
+    decision = decide(half, CHAMPION, POLICY)
+    assert not decision.passed
+    assert "the champion has a detector, the candidate has none" in decision.reasons
+
+
+def test_without_a_rule_that_applies_nothing_passes() -> None:
+    assert not decide(report_of(240), CHAMPION, replace(POLICY, rules=(), slices=())).passed
+
+
+def test_the_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:
+    covered = 0
+    for seed in range(120):
+        generator = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(60), 2)
+        rates = generator.beta(4, 2, 60)
+        right = generator.random(120) < rates[groups]
+        weights = resample_weights(groups.astype(np.intp), 400, seed)
+        low, high = np.percentile((weights * right).sum(axis=1) / weights.sum(axis=1), [2.5, 97.5])
+        covered += bool(low <= 4 / 6 <= high)
+    assert 0.89 <= covered / 120 <= 0.99
