@@ -166,13 +166,15 @@ class ReviewService:
     def settle(self, seconds: float = _SETTLE_SECONDS) -> SyncReport:
         """Returns once every submitted answer was taken in and all work that follows lies in Label Studio.
 
-        Raises LabelStudioError where deliveries still wait after so many seconds.
+        Passes of other processes are waited for. Raises LabelStudioError where deliveries still wait after so many
+        seconds, BusyError where another process was at it all that time.
         """
+        synced = self._synced()
         deadline = time.monotonic() + seconds
-        total = report = self.sync()
+        total = report = synced.run(patience=seconds)
         while report.waiting and time.monotonic() < deadline:
             time.sleep(0.2)
-            report = self.sync()
+            report = synced.run(patience=seconds)
             total = total.plus(report)
         if report.waiting:
             raise LabelStudioError("deliveries", report.waiting, "an empty outbox", "Look at Label Studio's log.")
