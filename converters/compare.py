@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from converters.annotation import Annotation, Confirmation, ImageRecord, Lesion
 from converters.dataset import DatasetItem
 from converters.formats.contract import ANSWER_FIELDS, LESION_FIELDS, RECORD_FIELDS, Carries, Shapes
-from converters.geometry import Ellipse, ImageSize, PixelBox, RotatedBox
+from converters.geometry import Ellipse, ImageSize, PixelBox, RleMask, RotatedBox
 from converters.raster import mask_iou, region, shape_to_mask, turned_box
 from converters.report import Entry, Kind
 
@@ -89,7 +89,13 @@ _DECLARED = {
 def _lesions(item: DatasetItem, back: DatasetItem, carries: Carries) -> Iterator[Difference]:
     size = item.record.size
     left = list(back.truth.lesions)
-    for number, lesion in enumerate(item.truth.lesions, 1):
+    drawn = item.truth.lesions
+    if carries.boxes_as_pixels:
+        drawn = tuple(_as_pixels(lesion, size) for lesion in drawn)
+    if not carries.instances and len(merged := _merged(drawn, size)) < len(drawn):
+        yield Difference("lesions", f"{len(drawn)}", f"kept as {len(merged)}, one for each class", True)
+        drawn = merged
+    for number, lesion in enumerate(drawn, 1):
         label = f"lesion {number} ({lesion.diagnosis or lesion.severity or 'open'})"
         partner = _partner(lesion, left, size, carries)
         if partner is None:
@@ -99,6 +105,23 @@ def _lesions(item: DatasetItem, back: DatasetItem, carries: Carries) -> Iterator
         yield from _lesion(label, lesion, partner, size, carries)
     for extra in left:
         yield Difference("lesion", _shown(extra.box), "came back although nobody drew it", False)
+
+
+def _as_pixels(lesion: Lesion, size: ImageSize) -> Lesion:
+    mask = RleMask.from_array(shape_to_mask(region(lesion), size))
+    return replace(lesion, shape=mask if lesion.shape is None else lesion.shape, box=mask.envelope() or lesion.box)
+
+
+def _merged(lesions: Sequence[Lesion], size: ImageSize) -> tuple[Lesion, ...]:
+    """One lesion for each class, over the pixels of all its regions."""
+    by_class: dict[str | None, list[Lesion]] = {}
+    for lesion in lesions:
+        by_class.setdefault(lesion.diagnosis, []).append(lesion)
+    merged = []
+    for same in by_class.values():
+        whole = np.logical_or.reduce([shape_to_mask(region(lesion), size) for lesion in same])
+        merged.append(replace(same[0], shape=RleMask.from_array(whole)) if len(same) > 1 else same[0])
+    return tuple(merged)
 
 
 def _partner(lesion: Lesion, candidates: Sequence[Lesion], size: ImageSize, carries: Carries) -> Lesion | None:
@@ -190,7 +213,9 @@ def _points(label: str, lesion: Lesion, back: Lesion, carries: Carries) -> Itera
 def _why_lost(lesion: Lesion, size: ImageSize, carries: Carries) -> str:
     if lesion.diagnosis is None:
         return "is gone: it has no diagnosis, and the format writes diagnoses only"
-    if lesion.box.clipped(size).area <= 0:
+    if lesion.box.clipped(size).area <= 0 or (
+        carries.boxes_as_pixels and not shape_to_mask(region(lesion), size).any()
+    ):
         return "is gone: it covers no pixel of the image"
     box = _kept_box(lesion, carries)
     if carries.shapes is Shapes.ROTATED and box.clipped(size) != box:

@@ -41,8 +41,9 @@ class PixelBox:
     y_max: float
 
     def __post_init__(self) -> None:
-        edges = (self.x_min, self.y_min, self.x_max, self.y_max)
-        if not all(map(math.isfinite, edges)) or self.x_max < self.x_min or self.y_max < self.y_min:
+        finite = math.isfinite(self.x_min + self.y_min + self.x_max + self.y_max)
+        if not finite or self.x_max < self.x_min or self.y_max < self.y_min:
+            edges = (self.x_min, self.y_min, self.x_max, self.y_max)
             raise GeometryError("box", edges, "finite edges with left ≤ right and top ≤ bottom", "Redraw the box.")
 
     @property
@@ -79,6 +80,8 @@ class PixelBox:
 
     def clipped(self, size: ImageSize) -> PixelBox:
         """The part of the box that lies inside an image of the given size."""
+        if self.x_min >= 0 and self.y_min >= 0 and self.x_max <= size.width and self.y_max <= size.height:
+            return self
         return PixelBox(
             min(max(self.x_min, 0.0), size.width),
             min(max(self.y_min, 0.0), size.height),

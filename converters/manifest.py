@@ -58,10 +58,15 @@ def decode_record(row: Mapping[str, Any]) -> ImageRecord:
 
 def encode_annotation(annotation: Annotation) -> dict[str, Any]:
     """Plain form of an annotation that `decode_annotation` reads back equal."""
+    return {**encode_answer(annotation), "lesions": [encode_lesion(lesion) for lesion in annotation.lesions]}
+
+
+def encode_answer(annotation: Annotation) -> dict[str, Any]:
+    """Plain form of an annotation without its lesions."""
     row = _without_defaults(annotation)
+    row.pop("lesions", None)
     row["finding"] = annotation.finding.value
     row["level"] = annotation.level.name.lower()
-    row["lesions"] = [encode_lesion(lesion) for lesion in annotation.lesions]
     if annotation.created_at is not None:
         row["created_at"] = annotation.created_at.isoformat()
     if annotation.redactions:
@@ -120,11 +125,16 @@ def decode_lesion(row: Mapping[str, Any]) -> Lesion:
 
 def _without_defaults(value: Any) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for field in fields(value):
-        current = getattr(value, field.name)
-        if current != field.default:
-            row[field.name] = current
+    for name, default in _DEFAULTS[type(value)]:
+        current = getattr(value, name)
+        if current is not default and current != default:
+            row[name] = current
     return row
+
+
+_DEFAULTS: dict[type, tuple[tuple[str, Any], ...]] = {
+    kind: tuple((field.name, field.default) for field in fields(kind)) for kind in (ImageRecord, Annotation, Lesion)
+}
 
 
 def _encode_shape(shape: Shape) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
+from converters.annotation import ImageRecord
 from converters.dataset import DatasetItem
 from converters.formats.contract import Placed
 from converters.formats.located import has_bytes
@@ -31,8 +32,7 @@ def placed(items: Iterable[DatasetItem], names: Names) -> Iterator[Placed]:
     """The items under names whose stems are all different, whatever the system does with case; in the given order."""
     taken: set[str] = set()
     for item in items:
-        path = Path(item.record.uri)
-        image = path if has_bytes(item.record.image_id) and path.is_file() else None
+        image = _image(item.record)
         name = _content_name(item) if names is Names.CONTENT else _safe(item.record.original_name or item.record.uri)
         stem, dot, suffix = name.rpartition(".")
         if _key(stem) in taken:
@@ -41,11 +41,21 @@ def placed(items: Iterable[DatasetItem], names: Names) -> Iterator[Placed]:
         yield Placed(_anonymous(item) if names is Names.CONTENT else item, f"{stem}{dot}{suffix}", image)
 
 
+def _image(record: ImageRecord) -> Path | None:
+    if not has_bytes(record.image_id):
+        return None
+    path = Path(record.uri)
+    return path if path.is_file() else None
+
+
 def _safe(text: str) -> str:
-    name = unicodedata.normalize("NFC", PurePosixPath(text.replace("\\", "/")).name)
+    name = text.replace("\\", "/").rpartition("/")[2]
+    name = name if name.isascii() else unicodedata.normalize("NFC", name)
     name = _UNSAFE.sub("_", name).lstrip(".") or "image"
-    suffix = PurePosixPath(name).suffix
-    stem, suffix = (name.removesuffix(suffix), suffix) if suffix.lower() in IMAGE_SUFFIXES else (name, ".jpg")
+    stem, dot, ending = name.rpartition(".")
+    suffix = dot + ending
+    if suffix.lower() not in IMAGE_SUFFIXES:
+        stem, suffix = name, ".jpg"
     while len(stem.encode()) > _LONGEST:
         stem = stem[:-1]
     return f"{'_' if _RESERVED.match(stem) else ''}{stem or 'image'}{suffix}"
@@ -66,4 +76,4 @@ def _anonymous(item: DatasetItem) -> DatasetItem:
 
 
 def _key(stem: str) -> str:
-    return unicodedata.normalize("NFC", stem).casefold()
+    return stem.lower() if stem.isascii() else unicodedata.normalize("NFC", stem).casefold()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-import numpy as np
-from PIL import Image
-
-from converters import images
-from converters.annotation import Shape
 from converters.errors import DatasetError, ImageError
 from converters.formats.contract import Picture, Piece
-from converters.geometry import ImageSize
-from converters.images import ImageLimits
-from converters.raster import shape_to_mask
+from converters.pixels import exported
 
 _MARK = ".conversion"
 _OPEN_FILES = 16
@@ -33,7 +25,7 @@ class OutputFolder:
     target: Path
     draft: Path
     leftovers: Path
-    _folders: set[Path] = field(default_factory=set)
+    _folders: set[str] = field(default_factory=set)
     _written: set[str] = field(default_factory=set)
     _open: dict[str, IO[bytes]] = field(default_factory=dict)
 
@@ -45,11 +37,12 @@ class OutputFolder:
         again = piece.path in self._written
         if not again:
             self._written.add(piece.path)
-        stream = self._place(piece.path).open("ab" if again else "wb", buffering=1 << 16 if again else 0)
-        stream.write(piece.content)
         if not again:
-            stream.close()
+            with open(self._place(piece.path), "wb", buffering=0) as once:  # noqa: PTH123 (ten thousands of files)
+                once.write(piece.content)
             return
+        stream = open(self._place(piece.path), "ab", buffering=1 << 16)  # noqa: PTH123, SIM115
+        stream.write(piece.content)
         if len(self._open) >= _OPEN_FILES:
             self._open.pop(next(iter(self._open))).close()
         self._open[piece.path] = stream
@@ -59,7 +52,7 @@ class OutputFolder:
 
         An image that an earlier, killed run of the same conversion finished is taken over as it is.
         """
-        place, finished = self._place(picture.path), self.leftovers / picture.path
+        place, finished = Path(self._place(picture.path)), self.leftovers / picture.path
         if finished.is_file():
             finished.rename(place)
             return
@@ -85,15 +78,15 @@ class OutputFolder:
         self.draft.rename(self.target)
         shutil.rmtree(self.leftovers, ignore_errors=True)
 
-    def _place(self, path: str) -> Path:
-        parts = PurePosixPath(path)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise DatasetError("path in target", path, "a path inside the target", "Rename the image.")
-        place = self.draft / parts
-        if place.parent not in self._folders:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            self._folders.add(place.parent)
-        return place
+    def _place(self, path: str) -> str:
+        folder = path.rpartition("/")[0]
+        if folder not in self._folders:
+            parts = PurePosixPath(path)
+            if parts.is_absolute() or ".." in parts.parts:
+                raise DatasetError("path in target", path, "a path inside the target", "Rename the image.")
+            (self.draft / folder).mkdir(parents=True, exist_ok=True)
+            self._folders.add(folder)
+        return f"{self.draft}/{path}"
 
 
 @contextmanager
@@ -119,28 +112,6 @@ def open_output(target: Path, fingerprint: str) -> Iterator[OutputFolder]:
             shutil.rmtree(draft, ignore_errors=True)
             shutil.rmtree(leftovers, ignore_errors=True)
             raise
-
-
-def exported(path: Path, redactions: tuple[Shape, ...]) -> bytes:
-    """The bytes of an image as they may leave the house: upright, no metadata, redacted regions black."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ImageError(str(path), str(error), "a readable image", "Restore the file.") from error
-    clean = images.clean(content, str(path))
-    return _burned(clean.content, clean.suffix, redactions) if redactions else clean.content
-
-
-def _burned(content: bytes, suffix: str, redactions: tuple[Shape, ...]) -> bytes:
-    image = images.open_image(content, "image", ImageLimits())
-    colour = image.convert("RGB") if image.mode not in ("RGB", "L", "RGBA") else image
-    pixels = np.array(colour)
-    for shape in redactions:
-        pixels[shape_to_mask(shape, ImageSize(*image.size))] = (0, 0, 0, 255) if colour.mode == "RGBA" else 0
-    buffer = io.BytesIO()
-    kind: dict[str, object] = {"format": "PNG"} if suffix == ".png" else {"format": "JPEG", "quality": 95}
-    Image.fromarray(pixels).save(buffer, **kind)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def _require_free(target: Path) -> None:

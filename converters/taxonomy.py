@@ -87,9 +87,13 @@ class Taxonomy:
     def _by_label(self) -> Mapping[str, Diagnosis]:
         return {label: diagnosis for diagnosis in self.diagnoses for label in _labels(diagnosis)}
 
+    @cached_property
+    def _by_spelling(self) -> Mapping[str, Diagnosis]:
+        return {label: d for d in self.diagnoses for label in (d.code, d.name, *d.aliases)}
+
     def find(self, label: str) -> Diagnosis | None:
         """The diagnosis that a code, name or alias stands for (case does not matter), or None."""
-        return self._by_label.get(_key(label))
+        return self._by_spelling.get(label) or self._by_label.get(_key(label))
 
     def resolve(self, label: str, item: str = "label") -> Diagnosis:
         """The diagnosis that a code, name or alias stands for; raises TaxonomyError naming `item` where none does."""

@@ -41,6 +41,8 @@ def resolve(image_id: str, annotations: Sequence[Annotation], policy: TruthPolic
     eligible = [a for a in annotations if not a.draft and a.level >= policy.minimum and _is_answer(a)]
     if not eligible:
         return None
+    if len(eligible) == 1:
+        return eligible[0]
     level = max(annotation.level for annotation in eligible)
     first, *others = _newest_by_author(a for a in eligible if a.level == level)
     for other in others:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders_converters import TAXONOMY, a_record, an_answer
+from builders_converters import TAXONOMY, a_record, an_answer, picture
 from hypothesis import strategies as st
 
 from converters.annotation import Confirmation, Finding, Lesion, TruthLevel
@@ -146,3 +147,17 @@ def datasets(draw: st.DrawFn) -> tuple[DatasetItem, ...]:
 
 def ungradable(item: DatasetItem) -> DatasetItem:
     return replace(item, truth=replace(item.truth, finding=Finding.UNGRADABLE, lesions=()))
+
+
+def with_bytes(items: tuple[DatasetItem, ...], folder: Path) -> tuple[DatasetItem, ...]:
+    """The items with pictures of their size in `folder`, each in a folder of its own."""
+    made = []
+    for number, item in enumerate(items):
+        content = picture(item.record.size.width, item.record.size.height, seed=number, format="PNG")
+        path = folder / str(number) / "picture.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        image_id = hashlib.sha256(content).hexdigest()
+        record = replace(item.record, image_id=image_id, uri=str(path))
+        made.append(replace(item, record=record, truth=replace(item.truth, image_id=image_id)))
+    return tuple(made)

@@ -16,7 +16,7 @@ from typing import IO, Any
 import orjson
 
 from converters import manifest
-from converters.annotation import Annotation, Finding, Lesion
+from converters.annotation import Annotation, Finding, Lesion, Origin
 from converters.dataset import DatasetItem, Split
 from converters.errors import AnnotationError, ConversionError, DatasetError, GeometryError
 from converters.formats.coco_masks import decode_segmentation, encode_segmentation
@@ -36,7 +36,7 @@ from converters.formats.located import address_id, measured, require_size
 from converters.geometry import ImageSize, KeyPoint, PixelBox, Polygon, RleMask, RotatedBox
 from converters.label_studio import controls
 from converters.label_studio.addresses import ImageFolder, parse_address
-from converters.raster import region, shape_to_mask
+from converters.raster import shape_to_mask
 from converters.report import refused
 from converters.taxonomy import Diagnosis, Taxonomy
 
@@ -115,7 +115,7 @@ def _categories(settings: WriteSettings) -> list[dict[str, Any]]:
 
 
 def _image_row(placed: Placed, number: int) -> dict[str, Any]:
-    record, said = placed.item.record, placed.item.truth
+    record = placed.item.record
     row: dict[str, Any] = {
         "id": number,
         "file_name": placed.name,
@@ -127,44 +127,51 @@ def _image_row(placed: Placed, number: int) -> dict[str, Any]:
         facts.pop(known, None)
     if facts.get("original_name") == placed.name:
         del facts["original_name"]
-    extra: dict[str, Any] = {"record": facts} if facts else {}
-    extra["truth"] = manifest.encode_annotation(replace(said, lesions=(), image_id=""))
-    extra["truth"].pop("lesions")
-    if extra["truth"] != {"finding": "lesions", "level": "technician"}:
-        row[_EXTRA] = extra
-    elif facts:
-        row[_EXTRA] = {"record": facts}
-    return row
+    said = manifest.encode_answer(placed.item.truth)
+    del said["image_id"]
+    extra = {name: found for name, found in (("record", facts), ("truth", said)) if found and found != _PLAIN}
+    return {**row, _EXTRA: extra} if extra else row
+
+
+_PLAIN = {"finding": "lesions", "level": "technician"}
 
 
 def _annotation_row(lesion: Lesion, placed: Placed, spool: _Spool, settings: WriteSettings) -> dict[str, Any]:
-    size, shape = placed.item.record.size, region(lesion)
+    size, shape = placed.item.record.size, lesion.shape
     box = lesion.box.clipped(size)
+    x, y, width, height = box.x_min, box.y_min, box.width, box.height
     row: dict[str, Any] = {
         "id": spool.annotation_count,
         "image_id": spool.image_count,
         "category_id": _category(lesion, settings.taxonomy),
-        "bbox": [box.x_min, box.y_min, box.width, box.height],
-        "area": _area(shape, box, size),
+        "bbox": [x, y, width, height],
+        "area": width * height if shape is None else _area(shape, box, size),
         "iscrowd": int(_CROWD in lesion.attributes),
-        "segmentation": encode_segmentation(shape, size) if lesion.shape is not None else _corners(box),
+        "segmentation": _corners(box) if shape is None else encode_segmentation(shape, size),
     }
     if lesion.score is not None:
         row["score"] = lesion.score
     if settings.keypoints and lesion.keypoints:
         row["keypoints"], row["num_keypoints"] = _keypoints(lesion, settings.keypoints), len(lesion.keypoints)
-    bare = replace(lesion, box=_NOWHERE, shape=None, keypoints=(), diagnosis=None, severity=None, score=None)
-    if bare != _BARE or lesion.shape is None or isinstance(lesion.shape, RotatedBox):
-        facts = manifest.encode_lesion(bare)
-        del facts["box"]
-        if isinstance(lesion.shape, RotatedBox):
-            facts["turned"] = lesion.shape.angle
-        row[_EXTRA] = {**facts, "box": lesion.shape is None}
+    if (extra := _extra(lesion)) is not None:
+        row[_EXTRA] = extra
     return row
 
 
-_NOWHERE = PixelBox(0, 0, 0, 0)
-_BARE = Lesion(_NOWHERE)
+def _extra(lesion: Lesion) -> dict[str, Any] | None:
+    """What COCO has no word for; None for an outline without any."""
+    extra: dict[str, Any] = {} if lesion.shape is not None else {"box": True}
+    if lesion.region_id is not None:
+        extra["region_id"] = lesion.region_id
+    if lesion.origin is not Origin.MANUAL:
+        extra["origin"] = lesion.origin.value
+    if lesion.probabilities:
+        extra["probabilities"] = lesion.probabilities
+    if lesion.attributes:
+        extra["attributes"] = lesion.attributes
+    if isinstance(lesion.shape, RotatedBox):
+        extra["turned"] = lesion.shape.angle
+    return extra or None
 
 
 def _area(shape: object, box: PixelBox, size: ImageSize) -> float:
@@ -307,7 +314,7 @@ def _item(
     said = extra.get("truth")
     if said is None:
         return DatasetItem(record, Annotation(image_id, finding, lesions, author="coco"), split)
-    truth = manifest.decode_annotation({**said, "image_id": image_id, "lesions": []})
+    truth = manifest.decode_annotation({**said, "image_id": image_id})
     return DatasetItem(record, replace(truth, lesions=lesions), split)
 
 

@@ -107,7 +107,9 @@ class Carries:
     """What a format has words for. `fields` are names of `Lesion`, `Annotation` and `ImageRecord` fields.
 
     `tolerance` is how far an edge may move, in pixels; `background` is false where lesion-free images have no place;
-    `addresses` is true where an image without bytes keeps its address instead of its name in the target.
+    `addresses` is true where an image without bytes keeps its address instead of its name in the target;
+    `boxes_as_pixels` where a plain box is kept as the pixels it covers; `instances` is false where regions of one class
+    become one.
     """
 
     shapes: Shapes
@@ -116,6 +118,8 @@ class Carries:
     background: bool = True
     keypoints: bool = False
     addresses: bool = False
+    boxes_as_pixels: bool = False
+    instances: bool = True
     tolerance: float = 1e-3
 
 

@@ -73,17 +73,15 @@ def read(source: Path, settings: ReadSettings) -> ReadResult:
 def _item(task: Mapping[str, Any], name: str, source: _Source) -> DatasetItem | Entry:
     data, meta = _mapping(task, "data", name), _meta(task)
     address = _address(data, source.settings, name)
+    readings = list(_readings(task, name, source))
+    record = _record(data, meta, address, _one_size(readings, name), name, source)
     facts = "truth" in meta
-    readings = [_reading(row, name, source, False, facts) for row in _rows(task, "annotations", name)]
-    readings += [_reading(row, name, source, True, facts) for row in _rows(task, "drafts", name)]
-    if source.settings.policy.truth.minimum is TruthLevel.MODEL:
-        readings += [_prediction(row, name, source) for row in _rows(task, "predictions", name)]
-    size = _one_size([reading.size for _, reading in readings], name)
-    record = _record(data, meta, address, size, name, source)
-    answers = [replace(answer, image_id=record.image_id) for answer, _ in readings]
+    answers = [_answer(row, reading, kind, record.image_id, facts, name, source) for row, reading, kind in readings]
     found = truth.resolve(f"{name}, {address}", answers, source.settings.policy.truth)
     if found is None:
         return Entry(Kind.SKIPPED, name, "truth", address, _why_not(task, answers))
+    if not meta:
+        return DatasetItem(record, found)
     split = Split(meta["split"]) if meta.get("split") in tuple(Split) else None
     provenance = tuple(sorted((str(k), str(v)) for k, v in (meta.get("provenance") or {}).items()))
     return DatasetItem(record, _with_facts(found, meta), split, provenance)
@@ -97,52 +95,43 @@ def _why_not(task: Mapping[str, Any], answers: Sequence[Annotation]) -> str:
     return "answers below the policy or without a finding" if answers else "nobody has looked at it"
 
 
-def _reading(
-    row: Mapping[str, Any], name: str, source: _Source, draft: bool, facts: bool
-) -> tuple[Annotation, Reading]:
-    item = f"{name}, annotation {row.get('id')}"
-    policy = source.settings.policy
-    result = row.get("result") or []
-    cancelled = bool(row.get("was_cancelled") or row.get("skipped"))
-    reading = general.decode([] if cancelled else result, None, source.settings.taxonomy, item, policy.empty)
-    author = _author(row)
-    answer = _answer(reading, item)
-    level = policy.level(author, bool(row.get("ground_truth")))
-    said = replace(
-        answer,
-        finding=Finding.NOT_LOOKED_AT if cancelled else answer.finding,
-        level=level,
+def _readings(task: Mapping[str, Any], name: str, source: _Source) -> Iterator[tuple[Mapping[str, Any], Reading, str]]:
+    policy, taxonomy = source.settings.policy, source.settings.taxonomy
+    kinds = _KINDS if policy.truth.minimum is TruthLevel.MODEL else _KINDS[:2]
+    for kind in kinds:
+        for row in _rows(task, kind, name):
+            item = f"{name}, {kind.removesuffix('s')} {row.get('id')}"
+            result = [] if _is_cancelled(row) else row.get("result") or []
+            empty = policy.empty if kind == "annotations" else Finding.NOT_LOOKED_AT
+            yield row, general.decode(result, None, taxonomy, item, empty), kind
+
+
+_KINDS = ("annotations", "drafts", "predictions")
+
+
+def _is_cancelled(row: Mapping[str, Any]) -> bool:
+    return bool(row.get("was_cancelled") or row.get("skipped"))
+
+
+def _answer(
+    row: Mapping[str, Any], reading: Reading, kind: str, image_id: str, facts: bool, name: str, source: _Source
+) -> Annotation:
+    predicted = kind == "predictions"
+    version = str(row.get("model_version") or "")
+    author = version if predicted else _author(row)
+    level = source.settings.policy.level(author, bool(row.get("ground_truth")))
+    return Annotation(
+        image_id=image_id,
+        finding=Finding.NOT_LOOKED_AT if _is_cancelled(row) else reading.finding,
+        lesions=reading.lesions,
+        level=TruthLevel.MODEL if predicted else level,
         author=author,
         annotation_id=str(row.get("id", "")),
-        created_at=_moment(row.get("updated_at") or row.get("created_at"), item),
+        created_at=_moment(row.get("updated_at") or row.get("created_at"), name),
+        model_version=version or None if predicted else None,
         lead_time=row["lead_time"] if isinstance(row.get("lead_time"), int | float) else None,
-        draft=draft,
-        note=_digest(result) if facts else "",
-    )
-    return said, reading
-
-
-def _prediction(row: Mapping[str, Any], name: str, source: _Source) -> tuple[Annotation, Reading]:
-    item = f"{name}, prediction {row.get('id')}"
-    taxonomy = source.settings.taxonomy
-    reading = general.decode(row.get("result") or [], None, taxonomy, item, Finding.NOT_LOOKED_AT)
-    version = str(row.get("model_version") or "")
-    said = replace(
-        _answer(reading, item),
-        level=TruthLevel.MODEL,
-        author=version,
-        model_version=version or None,
-        created_at=_moment(row.get("updated_at") or row.get("created_at"), item),
-        annotation_id=str(row.get("id", "")),
-    )
-    return said, reading
-
-
-def _answer(reading: Reading, item: str) -> Annotation:
-    return Annotation(
-        image_id=item,
-        finding=reading.finding,
-        lesions=reading.lesions,
+        draft=kind == "drafts",
+        note=_digest(row.get("result") or []) if facts else "",
         answers=reading.answers,
         redactions=reading.redactions,
         relations=reading.relations,
@@ -154,7 +143,7 @@ def _with_facts(found: Annotation, meta: Mapping[str, Any]) -> Annotation:
     said = meta.get("truth")
     if not isinstance(said, dict) or said.get("result_sha256") != found.note or not found.note:
         return replace(found, note="")
-    facts = manifest.decode_annotation({**said["facts"], "lesions": []})
+    facts = manifest.decode_annotation(said["facts"])
     kept = {name: getattr(found, name) for name in ("lesions", "answers", "redactions", "relations", "finding")}
     return replace(facts, image_id=found.image_id, **kept)
 
@@ -197,8 +186,10 @@ def _known(size: ImageSize | None, name: str) -> ImageSize:
     return size
 
 
-def _one_size(sizes: Sequence[ImageSize | None], name: str) -> ImageSize | None:
-    found = {size for size in sizes if size is not None}
+def _one_size(readings: Sequence[tuple[Mapping[str, Any], Reading, str]], name: str) -> ImageSize | None:
+    if len(readings) == 1:
+        return readings[0][1].size
+    found = {reading.size for _, reading, _ in readings if reading.size is not None}
     if len(found) > 1:
         shown = ", ".join(f"{size.width}×{size.height}" for size in sorted(found, key=lambda s: (s.width, s.height)))
         raise AnnotationError(f"{name}, image size", shown, "one size", "Annotate the same image again.")
@@ -283,7 +274,7 @@ def _task(placed: Placed, settings: WriteSettings) -> dict[str, Any]:
     record, said = placed.item.record, placed.item.truth
     reading = Reading(said.lesions, said.finding, said.answers, said.relations, said.redactions)
     result = general.encode(reading, record.size, settings.taxonomy)
-    facts = manifest.encode_annotation(replace(said, lesions=(), answers=(), redactions=(), relations=()))
+    facts = manifest.encode_answer(replace(said, answers=(), redactions=(), relations=()))
     facts.pop("image_id", None)
     stored = manifest.encode_record(record)
     stored.pop("uri", None)

@@ -37,7 +37,7 @@ COLUMNS: Mapping[str, str] = {
 }
 """Known column names and the fact that each one states."""
 
-NOTES = frozenset({"dx_source", "mask_components", "geometry", "note", "biopsed"})
+NOTES = frozenset({"split", "dx_source", "mask_components", "geometry", "note", "biopsed"})
 """Known columns that are kept word for word in `ImageRecord.extra`."""
 
 _LEVELS = {

@@ -8,11 +8,33 @@ from pathlib import Path
 from converters.errors import DatasetError
 from converters.formats.coco import COCO
 from converters.formats.contract import Format
+from converters.formats.crops import CLASSIFY, CROPS
+from converters.formats.csv_table import CSV
+from converters.formats.frozen import FROZEN
+from converters.formats.ground_truth import GROUND_TRUTH_FORMATS
 from converters.formats.label_studio import LABEL_STUDIO
+from converters.formats.masks import INDEXED, MASKS
+from converters.formats.published import PUBLISHED_FORMATS
 from converters.formats.voc import VOC
 from converters.formats.yolo import YOLO_FORMATS
 
-FORMATS: Mapping[str, Format] = {entry.name: entry for entry in (LABEL_STUDIO, *YOLO_FORMATS, COCO, VOC)}
+FORMATS: Mapping[str, Format] = {
+    entry.name: entry
+    for entry in (
+        FROZEN,
+        LABEL_STUDIO,
+        *YOLO_FORMATS,
+        COCO,
+        VOC,
+        MASKS,
+        INDEXED,
+        *GROUND_TRUTH_FORMATS,
+        CROPS,
+        CLASSIFY,
+        *PUBLISHED_FORMATS,
+        CSV,
+    )
+}
 """Every format by the name that `--from` and `--to` take; sniffing asks them in this order."""
 
 

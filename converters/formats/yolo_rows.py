@@ -79,10 +79,10 @@ def ring(lesion: Lesion, size: ImageSize) -> tuple[Point, ...]:
 def _box_rows(number: int, box: PixelBox, size: ImageSize) -> list[str]:
     box = box.clipped(size)
     w, h = size.width, size.height
-    if box.area <= 0:
+    x0, y0, x1, y1 = box.x_min, box.y_min, box.x_max, box.y_max
+    if x1 <= x0 or y1 <= y0:
         return []
-    x, y = (box.x_min + box.x_max) / (2 * w), (box.y_min + box.y_max) / (2 * h)
-    return [f"{number} {x:.9g} {y:.9g} {box.width / w:.9g} {box.height / h:.9g}"]
+    return [f"{number} {(x0 + x1) / (2 * w):.9g} {(y0 + y1) / (2 * h):.9g} {(x1 - x0) / w:.9g} {(y1 - y0) / h:.9g}"]
 
 
 def _points_row(number: int, points: Sequence[Point], size: ImageSize) -> str:

@@ -18,12 +18,12 @@ class ImageAddress:
     """What an address says of the file: its path inside its store, without query, and the store's kind."""
 
     kind: str
-    path: PurePosixPath
+    path: str
 
     @property
     def name(self) -> str:
         """File name without folders."""
-        return self.path.name
+        return self.path.rpartition("/")[2]
 
 
 def parse_address(text: str, item: str) -> ImageAddress:
@@ -32,16 +32,19 @@ def parse_address(text: str, item: str) -> ImageAddress:
     Raises ImageError naming `item` where the address names no file.
     """
     kind, path = _split(text)
-    found = PurePosixPath(path.replace("\\", "/").lstrip("/"))
-    if not found.name or found.name in (".", "..") or "\0" in path:
+    found = ImageAddress(kind, path.replace("\\", "/").strip("/"))
+    if found.name in ("", ".", "..") or "\0" in path:
         raise ImageError(item, text[:200], "an address that ends in a file name", "Correct the task's image.")
-    return ImageAddress(kind, found)
+    return found
 
 
 def _split(text: str) -> tuple[str, str]:
     if text.startswith("data:"):
         return "embedded", ""
-    if "://" not in text and "?" not in text and "%" not in text:
+    if "?" not in text and "%" not in text and not text.startswith("http"):
+        scheme, mark, path = text.partition("://")
+        if mark:
+            return scheme, path.partition("/")[2]
         return ("upload" if text.startswith("/data/upload/") else "path"), text.removeprefix("/data/upload/")
     try:
         parts = urlsplit(text)
@@ -78,13 +81,13 @@ class ImageFolder:
     def find(self, address: ImageAddress, item: str) -> Path:
         """The one file that the address means; raises ImageError naming `item` where there is none or several."""
         for name in _spellings(address.name):
-            found = self._best(self.by_name.get(name, ()), address.path)
+            found = self._best(self.by_name.get(name, ()), PurePosixPath(address.path))
             if len(found) == 1:
                 return found[0]
             if found:
                 shown = ", ".join(str(path.relative_to(self.root)) for path in found[:3])
                 raise ImageError(item, shown, f"one file for {address.path}", "Name a folder without the others.")
-        raise ImageError(item, str(address.path), f"a file under {self.root}", "Copy the image there.")
+        raise ImageError(item, address.path, f"a file under {self.root}", "Copy the image there.")
 
     def _best(self, candidates: tuple[Path, ...], wanted: PurePosixPath) -> list[Path]:
         shared = {path: _shared_end(path.relative_to(self.root).parts, wanted.parts) for path in candidates}
