@@ -130,6 +130,7 @@ def _lesion(lesion: Lesion, reading: Reading | None, taxonomy: Taxonomy) -> dict
         "abstains": reading.abstains,
         "differential": [{"class": name, "label": _named(name, reading, taxonomy)} for name in reading.differential],
         "probabilities": {name: round(share, 6) for name, share in reading.probabilities},
+        "labels": {name: _named(name, reading, taxonomy) for name, _ in reading.probabilities},
         "severities": {name: round(share, 6) for name, share in reading.severity or ()},
     }
 

@@ -6,6 +6,7 @@ The SDK is imported on first use: it brings pandas, and a backend that reads loc
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _PAGE = 100
 _TIMEOUT = (3.0, 30.0)
 _JWT_DOTS = 2
+_ACCESS_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class LabelStudioClient:
     def __init__(self, url: str, token: str) -> None:
         self._url = url.rstrip("/") + "/"
         self._token = token
+        self._access = ""
+        self._access_until = float("-inf")
 
     @cached_property
     def _client(self) -> LabelStudio:
@@ -125,8 +129,14 @@ class LabelStudioClient:
     def _authorization(self) -> str:
         if self._token.count(".") != _JWT_DOTS:
             return f"Token {self._token}"
-        with _told("personal access token"):
-            return f"Bearer {self._client.tokens.refresh(refresh=self._token).access}"
+        if time.monotonic() > self._access_until:
+            address = urljoin(self._url, "api/token/refresh")
+            answer = requests.post(address, json={"refresh": self._token}, timeout=_TIMEOUT)
+            if answer.status_code != 200:
+                found = f"status {answer.status_code}"
+                raise LabelStudioError("personal access token", found, "an accepted token", "Create a new one.")
+            self._access, self._access_until = str(answer.json()["access"]), time.monotonic() + _ACCESS_SECONDS
+        return f"Bearer {self._access}"
 
 
 def _task(row: dict[str, Any]) -> StoredTask:

@@ -87,6 +87,7 @@ _SCHEMAS: _Schema = {
             "abstains": {"type": "boolean"},
             "differential": _list(_CLASS),
             "probabilities": _SHARES,
+            "labels": {"type": "object", "additionalProperties": _TEXT},
             "severities": _SHARES,
         },
     ),

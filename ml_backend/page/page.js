@@ -51,7 +51,7 @@ function listed(lesion) {
   const item = made("li");
   const tone = lesion.severity || "open";
   const inside = new Set((lesion.differential || []).map((one) => one.class));
-  const named = Object.fromEntries((lesion.differential || []).map((one) => [one.class, one.label]));
+  const named = lesion.labels || {};
   const ranked = Object.entries(lesion.probabilities || {}).sort((a, b) => b[1] - a[1]).slice(0, 4);
   const title = ranked.length ? named[ranked[0][0]] || ranked[0][0] : "Lesion, not classified";
   item.append(made("h2", title, tone));
@@ -66,6 +66,7 @@ function listed(lesion) {
     row.append(left, made("span", `${Math.round(100 * share)} %`));
     item.append(row);
   }
+  if (ranked.some(([name]) => !inside.has(name))) item.append(made("p", "Grey: outside the differential.", "note"));
   return item;
 }
 

@@ -1,0 +1,171 @@
+"""The protocol against a real Label Studio: connecting, retrieving, drawing, training, uploads, both kinds of token."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from builders_serving import bundle, encoded, pixels
+from werkzeug.serving import make_server
+
+from converters import taxonomy
+from converters.label_studio.config import labelling_config
+from converters.label_studio.controls import Tier
+from ml_backend.app import create_app
+from ml_backend.composition import Parts
+from ml_backend.label_studio import LabelStudioClient
+from ml_backend.preannotate import preannotate
+from ml_backend.settings import read_settings
+
+pytestmark = pytest.mark.e2e
+LABEL_STUDIO = Path(__file__).parents[2] / ".venv-label-studio" / "bin" / "label-studio"
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+FOREIGN = """<View><Image name="photo" value="$photo"/>
+  <RectangleLabels name="box" toName="photo"><Label value="Lesion"/></RectangleLabels></View>"""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A running Label Studio and a running backend that know each other."""
+
+    label_studio: str
+    backend: str
+    parts: Parts
+
+    def call(self, method: str, path: str, **sent: Any) -> Any:
+        headers = {"Authorization": f"Token {TOKEN}"}
+        answer = requests.request(method, f"{self.label_studio}/api/{path}", headers=headers, timeout=60, **sent)
+        assert answer.ok, answer.text
+        return answer.json() if answer.content else {}
+
+    def project(self, title: str, config: str) -> int:
+        project = int(self.call("POST", "projects", json={"title": title, "label_config": config})["id"])
+        connection = {"url": self.backend, "title": "dermloop", "project": project, "is_interactive": True}
+        assert self.call("POST", "ml", json=connection)["state"] == "CO"
+        return project
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    home = tmp_path_factory.mktemp("home")
+    bundle(home)
+    (home / "images").mkdir()
+    (home / "images" / "a.png").write_bytes(encoded(pixels()))
+    address = f"http://127.0.0.1:{free_port()}"
+    environment = {
+        **os.environ,
+        "LABEL_STUDIO_BASE_DATA_DIR": str(home / "label-studio"),
+        "LABEL_STUDIO_USERNAME": "one@example.org",
+        "LABEL_STUDIO_PASSWORD": "a-long-password",
+        "LABEL_STUDIO_USER_TOKEN": TOKEN,
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "COLLECT_ANALYTICS": "0",
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+        "LATEST_VERSION_CHECK": "false",
+        "ML_BLOCK_LOCAL_IP": "false",
+        "USE_DEFAULT_BANNED_SUBNETS": "false",
+        "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16",
+    }
+    command = [str(LABEL_STUDIO), "start", "--port", address.rsplit(":", 1)[1], "--no-browser"]
+    app = create_app(read_settings(home=home, label_studio_url=address, label_studio_token=TOKEN))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            ready(address, process)
+            yield Desk(address, f"http://127.0.0.1:{server.server_port}", app.extensions["dermloop"])
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(20)
+            server.shutdown()
+            server.server_close()
+            thread.join()
+            app.extensions["dermloop"].close()
+
+
+def ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(360):
+        try:
+            if requests.get(f"{address}/health", timeout=2).ok:
+                return
+        except requests.RequestException:
+            pass
+        assert process.poll() is None, "Label Studio ended"
+        time.sleep(0.5)
+    pytest.fail("Label Studio did not start in three minutes")
+
+
+def test_opening_a_task_brings_the_prediction_in_the_project_s_own_words(desk: Desk) -> None:
+    project = desk.project("foreign", FOREIGN)
+    desk.call("PATCH", f"projects/{project}", json={"model_version": "dermloop"})
+    desk.call("POST", f"projects/{project}/import", json=[{"photo": "/data/local-files/?d=images/a.png"}])
+    (prediction,) = desk.call("GET", f"projects/{project}/next")["predictions"]
+    assert prediction["model_version"] == desk.parts.host.state.version
+    (region,) = prediction["result"]
+    assert region["from_name"] == "box" and region["value"]["rectanglelabels"] == ["Lesion"]
+
+
+def test_a_pushed_project_is_current_and_the_house_config_is_accepted(desk: Desk) -> None:
+    config = labelling_config(taxonomy.read(), Tier.TECHNICIAN)
+    project = desk.project("house", config)
+    fields = ("image_id", "key", "name", "state", "assignee", "reason", "note", "priority", "synthetic")
+    row = {"image": "/data/local-files/?d=images/a.png", **dict.fromkeys(fields, "")}
+    desk.call("POST", f"projects/{project}/import", json=[row] * 3)
+    client = LabelStudioClient(desk.label_studio, TOKEN)
+    first = preannotate(client, project, desk.parts.service, desk.parts.source, chunk_size=2)
+    second = preannotate(client, project, desk.parts.service, desk.parts.source)
+    assert (first.predicted, first.failed) == (3, ()) and (second.predicted, second.current) == (0, 3)
+    shown = desk.call("GET", f"projects/{project}/next")["predictions"]
+    assert [prediction["model_version"] for prediction in shown] == [first.model_version]
+
+
+def test_a_drawn_box_comes_back_read_and_training_is_queued(desk: Desk) -> None:
+    config = labelling_config(taxonomy.read(), Tier.TECHNICIAN)
+    project = desk.project("interactive", config)
+    row = {"image": "/data/local-files/?d=images/a.png", "note": ""}
+    desk.call("POST", f"projects/{project}/import", json=[row])
+    (task,) = desk.call("GET", f"tasks?project={project}")["tasks"]
+    (connection,) = desk.call("GET", f"ml?project={project}")
+    value = {"x": 10, "y": 20, "width": 30, "height": 30, "rotation": 0, "rectanglelabels": ["Melanoma"]}
+    drawn = {"type": "rectanglelabels", "original_width": 160, "original_height": 120, "value": value}
+    path = f"ml/{connection['id']}/interactive-annotating"
+    told = desk.call("POST", path, json={"task": task["id"], "context": {"result": [drawn]}})["data"]
+    assert [region["type"] for region in told["result"]] == ["rectanglelabels", "textarea"]
+    assert told["result"][0]["value"]["x"] == pytest.approx(10)
+    desk.call("POST", f"ml/{connection['id']}/train", json={})
+    assert [job.state.value for job in desk.parts.queue.jobs()] == ["pending"]
+    assert desk.call("GET", f"ml/{connection['id']}/versions")["versions"] == [desk.parts.host.state.version]
+
+
+@pytest.mark.filterwarnings("ignore:The `parse_obj` method:DeprecationWarning")  # the SDK's own exchange of tokens
+def test_uploads_are_read_with_either_kind_of_token(desk: Desk) -> None:
+    project = desk.project("uploads", FOREIGN)
+    files = {"file": ("u.png", encoded(pixels()), "image/png")}
+    desk.call("POST", f"projects/{project}/import", files=files)
+    (task,) = desk.call("GET", f"tasks?project={project}")["tasks"]
+    personal = desk.call("POST", "token/")["token"]
+    for token in (TOKEN, personal):
+        client = LabelStudioClient(desk.label_studio, token)
+        assert client.fetch(task["data"]["photo"], 10**6) == encoded(pixels())
+        assert [stored.id for stored in client.tasks(project)] == [task["id"]]
+        report = preannotate(client, project, desk.parts.service, desk.parts.source)
+        assert report.predicted + report.current == 1 and report.failed == ()
