@@ -295,6 +295,28 @@ def export(
     _print(as_json, row, f"{found.path}: {found.size} bytes, largest difference {found.gap:.2g}")
 
 
+@app.command()
+def trace(
+    patient: Annotated[str, typer.Argument(help="Patient id, as in the metadata.")],
+    home: Home = _HOME,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Freeze successors without the patient.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say which dataset versions and models saw a patient who withdraws, and freeze successors without them."""
+    from training import withdrawal
+
+    found = withdrawal.trace(patient, home / "datasets", home / "models")
+    after = withdrawal.successors(found, home / "datasets") if freeze else ()
+    row = {
+        "images": list(found.images),
+        "versions": [version.root.name for version in found.versions],
+        "models": list(found.models),
+        "descendants": list(found.descendants),
+        "successors": [version.root.name for version in after],
+    }
+    _print(as_json, row, "\n".join(f"{name:12} {', '.join(values) or '–'}" for name, values in row.items()))
+
+
 @app.command("training-config")
 def training_config(config: Config = "full") -> None:
     """Print every training setting as TOML, defaults included."""
