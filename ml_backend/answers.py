@@ -11,6 +11,7 @@ from converters.geometry import PixelBox, Polygon
 from converters.taxonomy import Target, Taxonomy
 from ml_backend import overlay
 from ml_backend.bundle import ModelBundle
+from ml_backend.images import DecodedImage
 from ml_backend.pipeline import ImagePrediction
 from ml_backend.reading import Reading, display_name
 from ml_backend.service import Outcome
@@ -59,10 +60,15 @@ def analysed(outcome: Outcome, bundle: ModelBundle, heatmap: bool = False) -> di
         ],
     }
     if heatmap and outcome.image is not None:
-        padding = bundle.classifier.crop_padding if bundle.classifier and bundle.detector else 0.0
-        picture = overlay.draw(outcome.image, prediction.lesions, prediction.readings, padding)
+        picture = heatmap_of(outcome.image, prediction, bundle)
         answer["heatmap"] = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
     return answer
+
+
+def heatmap_of(image: DecodedImage, prediction: ImagePrediction, bundle: ModelBundle) -> bytes:
+    """A JPEG of a picture with its boxes and where the classifier looked."""
+    padding = bundle.classifier.crop_padding if bundle.classifier and bundle.detector else 0.0
+    return overlay.draw(image, prediction.lesions, prediction.readings, padding)
 
 
 def uploaded(prediction: ImagePrediction, bundle: ModelBundle) -> dict[str, Any]:

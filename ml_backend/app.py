@@ -9,7 +9,7 @@ from http import HTTPStatus
 from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from ml_backend import access, api, composition, rest
+from ml_backend import access, api, composition, links, rest
 from ml_backend.access import Credentials, Role
 from ml_backend.composition import Parts
 from ml_backend.errors import (
@@ -69,13 +69,18 @@ def _admit(settings: Settings, known: dict[Role, tuple[str, ...]]) -> Response |
             return None
         return _problem(HTTPStatus.FORBIDDEN, "Without a login this service answers to its own machine's names only.")
     role = access.role_of(_shown(), settings, known)
-    if access.allows(role, request.path):
+    if access.allows(role, request.path) or _has_link(settings):
         return None
     if role is not None:
         return _problem(HTTPStatus.FORBIDDEN, f"The role {role.value} may not call this.")
     response = _problem(HTTPStatus.UNAUTHORIZED, "A login is needed.")
     response.headers["WWW-Authenticate"] = 'Basic realm="dermloop"' if settings.basic_auth_user else "Bearer"
     return response
+
+
+def _has_link(settings: Settings) -> bool:
+    asked = request.args
+    return request.path == links.PATH and links.is_signed(asked.get("image", ""), asked.get("sign", ""), settings)
 
 
 def _shown() -> Credentials:

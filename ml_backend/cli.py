@@ -55,6 +55,8 @@ def preannotate(
         client = LabelStudioClient(settings.label_studio_url, settings.label_studio_token.get_secret_value())
         parts = composition.build(settings)
         report = work.preannotate(client, project, parts.service, parts.source, _progress, chunk)
+        client.close()
+        parts.close()
     except ServingError as error:
         _fail(str(error))
     if as_json:

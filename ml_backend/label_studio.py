@@ -19,10 +19,12 @@ import requests
 from ml_backend.errors import FetchError, LabelStudioError
 
 if TYPE_CHECKING:
+    import httpx
     from label_studio_sdk import LabelStudio
 
 _PAGE = 100
 _TIMEOUT = (3.0, 30.0)
+_SDK_SECONDS = 60.0
 _JWT_DOTS = 2
 _ACCESS_SECONDS = 60.0
 
@@ -67,7 +69,18 @@ class LabelStudioClient:
     def _client(self) -> LabelStudio:
         from label_studio_sdk import LabelStudio
 
-        return LabelStudio(base_url=self._url.rstrip("/"), api_key=self._token)
+        return LabelStudio(base_url=self._url.rstrip("/"), api_key=self._token, httpx_client=self._connections)
+
+    @cached_property
+    def _connections(self) -> httpx.Client:
+        import httpx
+
+        return httpx.Client(timeout=_SDK_SECONDS, follow_redirects=True)
+
+    def close(self) -> None:
+        """Ends the kept connections."""
+        if "_connections" in self.__dict__:
+            self._connections.close()
 
     def fetch(self, path: str, max_bytes: int) -> bytes:
         """The bytes behind a path of Label Studio; raises FetchError where it refuses or is too large."""

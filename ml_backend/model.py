@@ -10,7 +10,7 @@ from typing import Any
 
 from converters.errors import ConversionError
 from converters.geometry import ImageSize, PercentBox, PixelBox, percent_to_pixel
-from ml_backend import composition, jobs, predictions, protocol
+from ml_backend import composition, jobs, links, predictions, protocol
 from ml_backend.composition import Parts
 from ml_backend.errors import FetchError, NoModelError, ProtocolError, ServingError, UnreadableImageError
 from ml_backend.label_config import LabelConfig, read_config
@@ -77,7 +77,8 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
             if request.drawn is not None:
                 return self._interactive(request, request.drawn, config)
             pictures = self._pictures(request, config)
-            return _entries(self._parts.service.analyse(pictures, self._parts.settings.predict_seconds), config)
+            found = self._parts.service.analyse(pictures, self._parts.settings.predict_seconds)
+            return self._entries(found, request, config)
         except NoModelError as error:
             empty: Any = [] if request.drawn is None else {"result": []}
             return Answer([empty for _ in request.tasks], None, [_left_out(task.item, error) for task in request.tasks])
@@ -98,6 +99,16 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
             raise ProtocolError(task.item, None, f"the address of a picture under {field!r}", cure)
         return self._parts.source.fetch(address, task.id)
 
+    def _entries(self, analysis: Analysis, request: PredictRequest, config: LabelConfig) -> Answer:
+        entries: list[Any] = []
+        for task, outcome in zip(request.tasks, analysis.outcomes, strict=True):
+            link = links.heatmap_link(task.get(config.field) or "", self._parts.settings)
+            known = analysis.bundle.taxonomy
+            found = outcome.prediction
+            entries.append(predictions.entry(found, known, config, link) if found is not None else [])
+        left_out = [_left_out(one.item, one.error) for one in analysis.outcomes if one.error is not None]
+        return Answer(entries, analysis.bundle.version, left_out)
+
     def _interactive(self, request: PredictRequest, drawn: Sequence[Mapping[str, Any]], config: LabelConfig) -> Answer:
         pictures = self._pictures(request, config)
         if not pictures:
@@ -110,15 +121,6 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
         named = [replace(lesion, region_id=uuid.uuid4().hex[:10]) for lesion in read.lesions]
         result = predictions.encode(named, read.readings, read.size, read.bundle.taxonomy, config)
         return Answer([{"result": result, "model_version": read.bundle.version}], read.bundle.version, [])
-
-
-def _entries(analysis: Analysis, config: LabelConfig) -> Answer:
-    known, outcomes = analysis.bundle.taxonomy, analysis.outcomes
-    entries = [
-        predictions.entry(one.prediction, known, config) if one.prediction is not None else [] for one in outcomes
-    ]
-    left_out = [_left_out(one.item, one.error) for one in outcomes if one.error is not None]
-    return Answer(entries, analysis.bundle.version, left_out)
 
 
 def _left_out(item: str, error: ServingError) -> dict[str, str]:

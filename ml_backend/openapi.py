@@ -20,6 +20,7 @@ def document() -> _Schema:
             "/v1/analyze": {
                 "post": {**_operation("Read pictures", _upload(many=True), "Analysis"), "parameters": [_HEATMAP]}
             },
+            "/v1/overlay": {"get": {**_picture("Where the classifier looked"), "parameters": [_IMAGE]}},
             "/v1/models": {"get": _operation("The serving bundle and all versions", None, "Models")},
             "/detect/{key}": {
                 "get": {**_operation("The stored result of an object", None, "Stored"), "parameters": [_KEY]}
@@ -50,6 +51,12 @@ def _operation(summary: str, body: _Schema | None, schema: str) -> _Schema:
     return operation if body is None else {**operation, "requestBody": body}
 
 
+def _picture(summary: str) -> _Schema:
+    operation = _operation(summary, None, "Error")
+    operation["responses"]["200"]["content"] = {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}
+    return operation
+
+
 def _upload(many: bool) -> _Schema:
     file: _Schema = {"type": "string", "format": "binary"}
     field = {"type": "array", "items": file, "minItems": 1, "maxItems": 64} if many else file
@@ -76,6 +83,7 @@ _SHARES: _Schema = {"type": "object", "additionalProperties": _SHARE}
 _CLASS = _object({"class": _TEXT, "label": _TEXT})
 _BOX: _Schema = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
 _HEATMAP: _Schema = {"name": "heatmap", "in": "query", "schema": {"type": "boolean"}, "description": "add a heat-map"}
+_IMAGE: _Schema = {"name": "image", "in": "query", "required": True, "schema": _TEXT, "description": "its address"}
 _KEY: _Schema = {"name": "key", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 _SCHEMAS: _Schema = {
     "Error": _object({"error": _TEXT}),

@@ -19,11 +19,21 @@ from ml_backend.reading import Reading
 _Drawable: TypeAlias = PixelBox | Ellipse | Polygon | RleMask
 
 
-def entry(prediction: ImagePrediction, taxonomy: Taxonomy, config: LabelConfig) -> dict[str, Any]:
-    """Label Studio's prediction: regions, the version, and a score that is lowest where the model is least sure."""
+def entry(
+    prediction: ImagePrediction, taxonomy: Taxonomy, config: LabelConfig, link: str | None = None
+) -> dict[str, Any]:
+    """Label Studio's prediction: regions, the version, and a score that is lowest where the model is least sure.
+
+    A link to the heat-map, where there is one, is shown with each region's details.
+    """
     readings = prediction.readings or (None,) * len(prediction.lesions)
+    rows = encode(prediction.lesions, readings, prediction.size, taxonomy, config)
+    if link is not None:
+        rows = [
+            {**row, "meta": {"text": [f"Where the model looked: {link}"]}} if _is_region(row) else row for row in rows
+        ]
     return {
-        "result": encode(prediction.lesions, readings, prediction.size, taxonomy, config),
+        "result": rows,
         "score": 1 - prediction.uncertainty,
         "model_version": prediction.model_version,
     }
@@ -48,6 +58,10 @@ def encode(
         best = max(range(len(lesions)), key=lambda number: lesions[number].score or 0.0)
         rows += _image_rows(lesions[best], meanings(lesions[best], readings[best], taxonomy), config)
     return rows
+
+
+def _is_region(row: Mapping[str, Any]) -> bool:
+    return str(row["type"]).endswith("labels")
 
 
 def _lesion_rows(

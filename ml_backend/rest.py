@@ -33,6 +33,10 @@ def blueprint(parts: Parts) -> Blueprint:
         results = [answers.analysed(outcome, found.bundle, heatmap) for outcome in found.outcomes]
         return jsonify({"model_version": found.bundle.version, "disclaimer": answers.DISCLAIMER, "results": results})
 
+    @routes.get("/v1/overlay")
+    def heatmap() -> Response:
+        return Response(_heatmap(parts, request.args.get("image", "")), mimetype="image/jpeg")
+
     @routes.get("/v1/models")
     def models() -> Response:
         serving = parts.host.serving
@@ -90,6 +94,16 @@ def predict_upload(parts: Parts) -> Response:
     if outcome.prediction is None:
         raise outcome.error or OutOfTimeError(outcome.item, "nothing", "a reading", "Try again.")
     return jsonify(answers.uploaded(outcome.prediction, found.bundle))
+
+
+def _heatmap(parts: Parts, address: str) -> bytes:
+    """The heat-map of the picture at an address that tasks may carry; raises what the picture raised."""
+    picture = Picture("image", functools.partial(parts.source.fetch, address))
+    found = parts.service.analyse([picture], parts.settings.predict_seconds, keep_pixels=True)
+    (outcome,) = found.outcomes
+    if outcome.prediction is None or outcome.image is None:
+        raise outcome.error or OutOfTimeError(outcome.item, "nothing", "a reading", "Try again.")
+    return answers.heatmap_of(outcome.image, outcome.prediction, found.bundle)
 
 
 def _stored(parts: Parts, key: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ml_backend.errors import SettingsError
 
+_SECRET_LENGTH = 16
 _List = Annotated[tuple[str, ...], NoDecode]
 _Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
     basic_auth_password: SecretStr | None = None
     tokens: _Secrets = Field((), description="bearer tokens as role:token; roles are reader and operator")
     public_url: str | None = Field(None, description="how annotators' browsers reach this service, for overlay links")
+    link_secret: SecretStr | None = Field(None, description="signs overlay links; 16 characters or more")
     allowed_hosts: _List = Field((), description="hosts that images may be fetched from by http(s)")
     allowed_buckets: _List = Field((), description="buckets that images may be fetched from by s3://")
     bucket: str | None = Field(None, description="bucket whose results /detect gives; the first allowed by default")
@@ -95,6 +97,9 @@ def _checked(settings: Settings) -> Settings:
     if (settings.basic_auth_user is None) != (settings.basic_auth_password is None):
         missing = "PASSWORD" if settings.basic_auth_password is None else "USER"
         raise SettingsError(f"DERMLOOP_ML_BASIC_AUTH_{missing}", None, "user and password together", "Set both.")
+    if settings.link_secret is not None and len(settings.link_secret.get_secret_value()) < _SECRET_LENGTH:
+        expected = f"{_SECRET_LENGTH} characters or more"
+        raise SettingsError("DERMLOOP_ML_LINK_SECRET", "a short secret", expected, "Choose a longer one.")
     if settings.open_mode and not _is_loopback(settings.host):
         cure = "Set DERMLOOP_ML_BASIC_AUTH_USER and _PASSWORD or DERMLOOP_ML_TOKENS, or bind to 127.0.0.1."
         raise SettingsError("DERMLOOP_ML_HOST", settings.host, "a login for every address but loopback", cure)

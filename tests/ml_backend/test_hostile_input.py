@@ -125,7 +125,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
     for content in (png(60_000, 60_000, b""), png(200_000, 200_000, zlib.compress(b"\0" * 10_000))):
         with pytest.raises(UnreadableImageError):
             decode(content, "bomb")
-    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 200_000_000, 9))
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 40_000_000, 9))
     with pytest.raises(UnreadableImageError):
         decode(png(1, 1, zlib.compress(b"\0\0\0\0"), text), "text bomb")
     assert time.monotonic() - began < 5

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,9 @@ def test_a_pushed_project_is_current_and_the_house_config_is_accepted(desk: Desk
     fields = ("image_id", "key", "name", "state", "assignee", "reason", "note", "priority", "synthetic")
     row = {"image": "/data/local-files/?d=images/a.png", **dict.fromkeys(fields, "")}
     desk.call("POST", f"projects/{project}/import", json=[row] * 3)
-    client = LabelStudioClient(desk.label_studio, TOKEN)
-    first = preannotate(client, project, desk.parts.service, desk.parts.source, chunk_size=2)
-    second = preannotate(client, project, desk.parts.service, desk.parts.source)
+    with closing(LabelStudioClient(desk.label_studio, TOKEN)) as client:
+        first = preannotate(client, project, desk.parts.service, desk.parts.source, chunk_size=2)
+        second = preannotate(client, project, desk.parts.service, desk.parts.source)
     assert (first.predicted, first.failed) == (3, ()) and (second.predicted, second.current) == (0, 3)
     shown = desk.call("GET", f"projects/{project}/next")["predictions"]
     assert [prediction["model_version"] for prediction in shown] == [first.model_version]
@@ -164,8 +165,8 @@ def test_uploads_are_read_with_either_kind_of_token(desk: Desk) -> None:
     (task,) = desk.call("GET", f"tasks?project={project}")["tasks"]
     personal = desk.call("POST", "token/")["token"]
     for token in (TOKEN, personal):
-        client = LabelStudioClient(desk.label_studio, token)
-        assert client.fetch(task["data"]["photo"], 10**6) == encoded(pixels())
-        assert [stored.id for stored in client.tasks(project)] == [task["id"]]
-        report = preannotate(client, project, desk.parts.service, desk.parts.source)
+        with closing(LabelStudioClient(desk.label_studio, token)) as client:
+            assert client.fetch(task["data"]["photo"], 10**6) == encoded(pixels())
+            assert [stored.id for stored in client.tasks(project)] == [task["id"]]
+            report = preannotate(client, project, desk.parts.service, desk.parts.source)
         assert report.predicted + report.current == 1 and report.failed == ()

@@ -205,3 +205,27 @@ def test_nothing_found_is_no_all_clear(tmp_path: Path) -> None:
     nothing = ImagePrediction(ImageSize(10, 10), (), 0.0, "v")
     said = answers.recommendation(nothing, bundle(tmp_path))
     assert said is answers.Recommendation.NOTHING and "no proof" in said.value
+
+
+def test_a_task_carries_a_signed_link_to_its_heat_map(tmp_path: Path) -> None:
+    bundle(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(encoded(pixels()))
+    (tmp_path / "images" / "b.png").write_bytes(encoded(pixels()))
+    login = {"basic_auth_user": "ls", "basic_auth_password": "s3cret", "link_secret": "0123456789abcdef"}
+    for app in application(tmp_path, public_url="https://ml.example/", **login):
+        client = app.test_client()
+        task = {"id": 1, "data": {"image": "/data/local-files/?d=images/a.png"}}
+        basic = {"Authorization": "Basic " + base64.b64encode(b"ls:s3cret").decode()}
+        (entry,) = client.post("/predict", json={"tasks": [task]}, headers=basic).json["results"]
+        link = entry["result"][0]["meta"]["text"][0].rsplit(" ", 1)[1]
+        assert link.startswith("https://ml.example/v1/overlay?image=")
+        shown = client.get(link.removeprefix("https://ml.example"))
+        assert shown.mimetype == "image/jpeg" and Image.open(io.BytesIO(shown.data)).size == (160, 120)
+        assert client.get(link.removeprefix("https://ml.example").replace("a.png", "b.png")).status_code == 401
+        assert client.get("/v1/overlay?image=/data/local-files/?d=images/a.png").status_code == 401
+
+
+def test_a_heat_map_is_drawn_of_allowed_addresses_only(client: FlaskClient) -> None:
+    for address in ("", "/etc/passwd", "http://127.0.0.1/", "/data/local-files/?d=../x.png"):
+        assert client.get("/v1/overlay", query_string={"image": address}).status_code == 422
