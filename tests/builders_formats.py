@@ -108,8 +108,8 @@ def lesions(draw: st.DrawFn, size: ImageSize) -> Lesion:
     )
 
 
-def _boxes_apart(found: list[Lesion]) -> bool:
-    keys = [(lesion.diagnosis, lesion.box) for lesion in found]
+def _boxes_apart(found: list[Lesion], size: ImageSize) -> bool:
+    keys = [lesion.box.clipped(size) for lesion in found]
     return len(set(keys)) == len(keys)
 
 
@@ -117,7 +117,7 @@ def _boxes_apart(found: list[Lesion]) -> bool:
 def items(draw: st.DrawFn, name: str) -> DatasetItem:
     """One image known by address: any size from 8×8, no lesion to three, facts here and there."""
     size = ImageSize(draw(st.integers(8, 60)), draw(st.integers(8, 60)))
-    found = draw(st.lists(lesions(size), max_size=3).filter(_boxes_apart))
+    found = draw(st.lists(lesions(size), max_size=3).filter(lambda some: _boxes_apart(some, size)))
     numbered = tuple(replace(lesion, region_id=f"r{index}") for index, lesion in enumerate(found))
     record = a_record(
         name,

@@ -50,6 +50,8 @@ def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | 
     for placed in items:
         lesions = placed.item.truth.lesions
         rows = [cells for lesion in lesions if (cells := _cells(placed, lesion, settings))]
+        if lesions and not rows:
+            continue
         for cells in rows or [_cells(placed, None, settings)]:
             yield Piece(TABLE, _line(cells))
         if placed.image is not None:

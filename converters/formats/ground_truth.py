@@ -41,6 +41,7 @@ from converters.taxonomy import Diagnosis, Taxonomy
 _EPOCH = "1970-01-01T00:00:00.000000"
 _BOXES, _CLASS, _SEGMENTS = "bounding-box", "class", "segmentation-ref"
 Line = dict[str, Any]
+
 Label = Callable[[Placed, WriteSettings], tuple[Line, list[Piece]]]
 Decode = Callable[[Line, str, "_Lines"], tuple[tuple[Lesion, ...], ImageSize | None]]
 
@@ -60,6 +61,8 @@ def write(items: Iterable[Placed], settings: WriteSettings, label: Label) -> Ite
     """A manifest for each split and the images beside them."""
     for placed in items:
         labels, pieces = label(placed, settings)
+        if not labels:
+            continue
         line = {"source-ref": f"{settings.prefix}images/{placed.name}", **labels}
         yield from pieces
         yield Piece(f"{placed.split}.manifest", orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
@@ -78,6 +81,8 @@ def _boxes(placed: Placed, settings: WriteSettings) -> tuple[Line, list[Piece]]:
         classes[str(number)] = lesion.diagnosis
         rows.append({"class_id": number, "left": box.x_min, "top": box.y_min, "width": box.width, "height": box.height})
         scores.append({"confidence": 1.0 if lesion.score is None else lesion.score})
+    if placed.item.truth.lesions and not rows:
+        return {}, []
     found = {"image_size": [{"width": size.width, "height": size.height, "depth": 3}], "annotations": rows}
     block = {"objects": scores, "class-map": classes, **_block(placed, settings, "object-detection")}
     return {_BOXES: found, f"{_BOXES}-metadata": block}, []
@@ -99,6 +104,9 @@ def _class(placed: Placed, settings: WriteSettings) -> tuple[Line, list[Piece]]:
 
 
 def _segments(placed: Placed, settings: WriteSettings) -> tuple[Line, list[Piece]]:
+    found = class_map(placed.item, settings.taxonomy)
+    if placed.item.truth.lesions and not found.any():
+        return {}, []
     path = f"masks/{placed.stem}.png"
     colours = palette(settings.taxonomy)
     names = ("BACKGROUND", *settings.taxonomy.codes)
@@ -107,7 +115,7 @@ def _segments(placed: Placed, settings: WriteSettings) -> tuple[Line, list[Piece
         for number, (name, colour) in enumerate(zip(names, colours, strict=True))
     }
     block = {"internal-color-map": colour_map, **_block(placed, settings, "semantic-segmentation")}
-    picture = index_png(class_map(placed.item, settings.taxonomy), settings.taxonomy)
+    picture = index_png(found, settings.taxonomy)
     return {_SEGMENTS: f"{settings.prefix}{path}", f"{_SEGMENTS}-metadata": block}, [Piece(path, picture)]
 
 

@@ -52,7 +52,9 @@ def write_masks(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Pi
             path = f"masks/{placed.stem}-{written}.png"
             yield Piece(path, mask_png(mask))
             yield Piece(INDEX, _row(placed, path, settings.taxonomy.resolve(lesion.diagnosis).code))
-        if not placed.item.truth.lesions:
+        if placed.item.truth.lesions and not written:
+            continue
+        if not written:
             yield Piece(INDEX, _row(placed, "", ""))
         if placed.image is not None:
             yield Picture(f"images/{placed.name}", placed)
@@ -62,8 +64,10 @@ def write_index(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Pi
     """`masks/<stem>.png` for each image: 0 is skin, id + 1 a class; the more urgent of two regions shows."""
     yield Piece(INDEX_MASKS, _line(_COLUMNS))
     for placed in items:
-        path = f"masks/{placed.stem}.png"
-        yield Piece(path, index_png(class_map(placed.item, settings.taxonomy), settings.taxonomy))
+        path, found = f"masks/{placed.stem}.png", class_map(placed.item, settings.taxonomy)
+        if placed.item.truth.lesions and not found.any():
+            continue
+        yield Piece(path, index_png(found, settings.taxonomy))
         yield Piece(INDEX_MASKS, _row(placed, path, ""))
         if placed.image is not None:
             yield Picture(f"images/{placed.name}", placed)

@@ -39,17 +39,22 @@ if TYPE_CHECKING:
 
 
 def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
-    """One XML file for each item, the images beside them, and a list of stems for each split."""
+    """One XML file for each item, the images beside them, and a list of stems for each split.
+
+    An image none of whose lesions can be written is left out: an empty file would call it lesion-free.
+    """
     for placed in items:
-        yield Piece(f"Annotations/{placed.stem}.xml", _xml(placed, settings.taxonomy).encode())
+        objects = [_object(lesion, placed.item.record.size, settings.taxonomy) for lesion in placed.item.truth.lesions]
+        if objects and not any(objects):
+            continue
+        yield Piece(f"Annotations/{placed.stem}.xml", _xml(placed, "".join(objects)).encode())
         yield Piece(f"ImageSets/Main/{placed.split}.txt", f"{placed.stem}\n".encode())
         if placed.image is not None:
             yield Picture(f"JPEGImages/{placed.name}", placed)
 
 
-def _xml(placed: Placed, taxonomy: Taxonomy) -> str:
+def _xml(placed: Placed, objects: str) -> str:
     size = placed.item.record.size
-    objects = "".join(_object(lesion, size, taxonomy) for lesion in placed.item.truth.lesions)
     return (
         f"<annotation>\n  <folder>JPEGImages</folder>\n  <filename>{escape(placed.name)}</filename>\n"
         f"  <size><width>{size.width}</width><height>{size.height}</height><depth>3</depth></size>\n"

@@ -38,16 +38,21 @@ DATA = "data.yaml"
 
 
 def write(items: Iterable[Placed], settings: WriteSettings, task: Task) -> Iterator[Piece | Picture]:
-    """One label file for each item, the images beside them, and `data.yaml` with every class of the taxonomy."""
+    """One label file for each item, the images beside them, and `data.yaml` with every class of the taxonomy.
+
+    An image none of whose lesions can be written is left out: an empty file would call it lesion-free.
+    """
     splits = set()
     for placed in items:
-        splits.add(placed.split)
         size = placed.item.record.size
         lines = [
             row
             for lesion in placed.item.truth.lesions
             for row in lesion_rows(lesion, size, settings.taxonomy, task, settings.keypoints)
         ]
+        if not lines and placed.item.truth.lesions:
+            continue
+        splits.add(placed.split)
         text = "\n".join(lines) + "\n" if lines else ""
         yield Piece(f"labels/{placed.split}/{placed.stem}.txt", text.encode())
         if placed.image is not None:

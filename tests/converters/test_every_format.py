@@ -25,11 +25,12 @@ EXAMPLES = int(os.environ.get("DERMLOOP_EXAMPLES", "10"))
 """Datasets for each format; a release raises it."""
 
 BOTH_WAYS = [entry for entry in FORMATS.values() if entry.read and entry.write]
+NO_PIXEL = ("is gone: it covers no pixel of the image", "is not in what was read back")
 KNOWN = {
     "yolo-obb": (STICKS_OUT, "came back although nobody drew it"),
-    "masks": ("is gone: it covers no pixel of the image",),
-    "masks-index": ("is gone: it covers no pixel of the image",),
-    "ground-truth-segmentation": ("is gone: it covers no pixel of the image",),
+    "masks": NO_PIXEL,
+    "masks-index": NO_PIXEL,
+    "ground-truth-segmentation": NO_PIXEL,
 }
 """What a format cannot keep of the datasets drawn here, and says so; anything else would be a defect."""
 
