@@ -99,11 +99,17 @@ class Gateway:
             yield from self._pages(project_id, [("id", "in_list", "List", wanted)])
 
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
-        """Every task that changed at or after a moment, by id; all of them where the moment is None."""
+        """Every task with an annotation that changed at or after a moment; all of those where the moment is None."""
         filters: list[tuple[str, str, str, Any]] = []
         if since is not None:
-            filters.append(("updated_at", "greater_or_equal", "Datetime", since.astimezone(UTC).strftime(_LS_TIME)))
-        yield from self._pages(project_id, filters)
+            moment = since.astimezone(UTC).strftime(_LS_TIME)
+            filters.append(("updated_at", "greater_or_equal", "Datetime", moment))
+        known: set[int] = set()
+        for counter in ("total_annotations", "cancelled_annotations"):
+            for task in self._pages(project_id, [*filters, (counter, "greater", "Number", 0)]):
+                if task.task_id not in known:
+                    known.add(task.task_id)
+                    yield task
 
     def users(self) -> dict[int, str]:
         """E-mail addresses by user id."""

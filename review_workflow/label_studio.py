@@ -70,7 +70,7 @@ class LabelStudioTasks(Protocol):
         """The tasks with these ids that still exist, with their annotations."""
 
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
-        """Every task that changed at or after a moment, by id; all of them where the moment is None."""
+        """Every task with an annotation that changed at or after a moment; all of those where the moment is None."""
 
     def users(self) -> dict[int, str]:
         """E-mail addresses by user id."""

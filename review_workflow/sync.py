@@ -158,14 +158,11 @@ class Sync:
         """What changed since each project's cursor; the cursors move on once all of it was taken."""
         found: list[TaskSnapshot] = []
         cursors: dict[str, datetime] = {}
-        looked_at = 0
         for project_id in self._projects():
             name = f"cursor:{project_id}"
             newest = None if full else self._cursor(name)
             for task in self._gateway.changed(project_id, newest - _OVERLAP if newest else None):
-                looked_at += 1
-                if task.annotations:
-                    found.append(task)
+                found.append(task)
                 if task.updated_at is not None:
                     newest = max(newest, task.updated_at) if newest else task.updated_at
             if newest is not None:
@@ -174,7 +171,7 @@ class Sync:
         with self._store.writing() as session:
             for name, moment in cursors.items():
                 session.put_fact(name, moment.isoformat())
-        return replace(report, looked_at=looked_at)
+        return report
 
     def _cursor(self, name: str) -> datetime | None:
         with self._store.reading() as session:

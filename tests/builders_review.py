@@ -161,7 +161,7 @@ class MemoryLabelStudio:
 
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         self._answer()
-        tasks = [t for t in self.all_tasks.values() if t.project_id == project_id]
+        tasks = [t for t in self.all_tasks.values() if t.project_id == project_id and t.annotations]
         yield from [_snapshot(t) for t in sorted(tasks, key=lambda t: t.task_id) if not since or t.updated_at >= since]
 
     def users(self) -> dict[int, str]:

@@ -124,7 +124,9 @@ class Session(Traffic):
         for answer in after.answers:
             if answers.get(answer.key) != answer:
                 self._put_answer(answer, now)
-        keys = {work.key for work in touched} | _shown_again(before, after)
+        keys = {work.key for work in touched if _looks_different(known.get(work.key), work)} | _shown_again(
+            before, after
+        )
         self.enqueue(sorted(keys), now)
         audit.append(self._connection, after.image_id, events, policy, now)
 
@@ -221,6 +223,11 @@ def _review_row(review: Review, now: float) -> dict[str, object]:
         "body": codec.encode_review(review),
         "changed_at": now,
     }
+
+
+def _looks_different(before: Work | None, after: Work) -> bool:
+    """Whether the task in Label Studio has to change; that it was answered, Label Studio knows itself."""
+    return before is None or replace(before, status=after.status) != after or after.status is WorkStatus.CANCELLED
 
 
 _SETTLED = (ReviewState.APPROVED, ReviewState.EXCLUDED, ReviewState.WITHDRAWN)
