@@ -35,7 +35,7 @@ _AGE_BANDS = ((0, 30), (30, 50), (50, 70), (70, 200))
 class _Answer:
     """What the pipeline says of one image: detections best first, the reading of each true box, and of what it found.
 
-    `served` has the reading of the served detection that found the lesion, for each true lesion; None where none did.
+    `served` has the reading of the served detection that found each malignant lesion; None for all others.
     """
 
     boxes: tuple[PixelBox, ...]
@@ -143,6 +143,10 @@ def _ask(stages: _Stages, images: Sequence[DecodedImage], items: Sequence[Datase
     scores = [tuple(lesion.score or 0.0 for lesion in one.lesions) if one else () for one in found]
     truths = [item.truth.lesions for item in items]
     finders = [_finders(*group, stages.bundle) for group in zip(truths, boxes, scores, strict=True)]
+    finders = [
+        [box if _is_malignant(lesion, stages.bundle) else None for lesion, box in zip(*group, strict=True)]
+        for group in zip(truths, finders, strict=True)
+    ]
     wanted = [[lesion.box for lesion in many] for many in truths]
     readings = _read(stages.reader, images, wanted)
     served = _read(stages.reader, images, [[box for box in many if box is not None] for many in finders])
@@ -150,6 +154,11 @@ def _ask(stages: _Stages, images: Sequence[DecodedImage], items: Sequence[Datase
         own = iter(served[index])
         matched = tuple(next(own) if box is not None else None for box in finders[index])
         yield _Answer(boxes[index], scores[index], readings[index], matched)
+
+
+def _is_malignant(lesion: Lesion, bundle: ModelBundle) -> bool:
+    """Whether serving the lesion's own detection tells anything: it only counts for malignant lesions."""
+    return datasets.class_index(lesion, Target.MALIGNANCY, bundle.taxonomy) == 1
 
 
 def _finders(
