@@ -11,6 +11,8 @@ from review_workflow.service import ReviewService
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
+_FULL_SECONDS = 3600.0
+"""How often every answered task is looked at again, whatever the clocks say."""
 
 
 class Background:
@@ -39,10 +41,13 @@ class Background:
         self._wake.set()
 
     def _run(self) -> None:
-        due = time.monotonic()
+        due, full = time.monotonic(), time.monotonic() + _FULL_SECONDS
         while not self._stop.is_set():
             try:
-                if time.monotonic() >= due:
+                if time.monotonic() >= full:
+                    self._service.sync(full=True)
+                    full = time.monotonic() + _FULL_SECONDS
+                elif time.monotonic() >= due:
                     self._service.sync()
                     due = time.monotonic() + self._seconds
                 else:

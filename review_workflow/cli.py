@@ -120,9 +120,8 @@ def assign(
     """Give a waiting task to somebody else."""
     from review_workflow.review import WorkKey
 
-    key = WorkKey.parse(task)
     with _service() as service:
-        service.reassign(key, service.person(by), None if to == "anybody" else to)
+        service.reassign(WorkKey.parse(task), service.person(by), None if to == "anybody" else to)
     _print(as_json, {"key": task, "assignee": to}, f"{task} is for {to} now")
 
 
@@ -143,7 +142,7 @@ def export(
     image: Annotated[str | None, typer.Option(help="Only this image.")] = None,
     person: Annotated[str | None, typer.Option(help="Only what this person did.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="CSV instead of JSON lines.")] = False,
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, which is the default.")] = False,
 ) -> None:
     """Print the audit log for an inspector: one JSON object for each entry, or CSV."""
     import csv as csv_writer

@@ -21,11 +21,10 @@ from review_workflow.presentation import PRELOADED, TaskDraft, draft
 from review_workflow.review import Review, Work, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
 from review_workflow.store import OutboxItem, Session, Store
-from review_workflow.store.traffic import TaskPlace
+from review_workflow.store.traffic import LONGEST_PAUSE, TaskPlace
 
 log = logging.getLogger(__name__)
 _BATCH = 100
-_LONGEST_PAUSE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ class Outbox:
             else:
                 self._update(group[0])
         except LabelStudioError as error:
-            pause = min(2.0 ** min(max(item.attempts for item in ours), 10), _LONGEST_PAUSE)
+            pause = min(2.0 ** min(max(item.attempts for item in ours), 10), LONGEST_PAUSE)
             log.warning("delivery of %d tasks failed, again in %.0f s: %s", len(group), pause, error)
             with self._store.writing() as session:
                 session.postpone(ours, self._clock() + pause, str(error))

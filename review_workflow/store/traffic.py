@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from converters.label_studio.controls import Tier
 from review_workflow.review import WorkKey, WorkStatus
 from review_workflow.store import schema
 
 _CHUNK = 500
+LONGEST_PAUSE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,10 @@ class Traffic:
             self._connection.execute(insert(schema.outbox), rows)
 
     def due(self, now: float, limit: int) -> tuple[OutboxItem, ...]:
-        """Outbox rows whose time has come, oldest first."""
-        query = select(schema.outbox).where(schema.outbox.c.due_at <= now).order_by(schema.outbox.c.id).limit(limit)
+        """Outbox rows whose time has come, oldest first; a time too far ahead is from before the clock went back."""
+        time = schema.outbox.c.due_at
+        query = select(schema.outbox).where(or_(time <= now, time > now + LONGEST_PAUSE))
+        query = query.order_by(schema.outbox.c.id).limit(limit)
         return tuple(OutboxItem(r.id, WorkKey.parse(r.key), r.attempts) for r in self._connection.execute(query))
 
     def started(self, items: Iterable[OutboxItem]) -> None:
@@ -172,10 +175,10 @@ class Traffic:
         ).scalar_one_or_none()
 
     def take_lease(self, name: str, owner: str, now: float, seconds: float) -> bool:
-        """Whether `owner` now holds the lease: it was free, expired, or theirs already."""
+        """Whether `owner` now holds the lease: it was free, expired, theirs, or from before the clock went back."""
         table = schema.leases
         held = self._connection.execute(select(table).where(table.c.name == name).with_for_update()).one_or_none()
-        if held is not None and held.owner != owner and held.expires_at > now:
+        if held is not None and held.owner != owner and now < held.expires_at <= now + seconds:
             return False
         self._connection.execute(delete(table).where(table.c.name == name))
         self._connection.execute(insert(table).values(name=name, owner=owner, expires_at=now + seconds))
