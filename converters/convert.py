@@ -50,14 +50,13 @@ class LossError(DatasetError):
 
     def __init__(self, report: ConversionReport) -> None:
         self.report = report
-        failures = report.failures
-        first = failures[0]
-        super().__init__(
-            first.item,
-            f"{first.field} {first.value}",
-            f"no loss ({first.reason}; {len(failures)} in all)",
-            "Cure the causes, or go on with --allow-loss.",
-        )
+        first = report.failures[0]
+        super().__init__(first.item, first.value, first.reason, "Cure the causes, or go on with --allow-loss.")
+
+    def __str__(self) -> str:
+        first, count = self.report.failures[0], len(self.report.failures)
+        more = f" {count - 1} more such entries in the report." if count > 1 else ""
+        return f"{first.item}: {first.field} {first.value}; {first.reason}{more} {self.cure}"
 
 
 @dataclass(slots=True)

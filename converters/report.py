@@ -41,9 +41,13 @@ class Entry:
         return f"{self.kind.value}: {self.item}, {self.field} {self.value}: {self.reason}"
 
 
-def refused(error: ConversionError) -> Entry:
-    """The entry of an error that went on the list instead of stopping the conversion."""
-    return Entry(Kind.REFUSED, error.item, "input", repr(error.value)[:200], f"expected {error.expected}. {error.cure}")
+def refused(error: ConversionError, place: str = "") -> Entry:
+    """The entry of an error that went on the list instead of stopping the conversion.
+
+    `place` names file and item where the error itself, raised deeper down, does not.
+    """
+    item = error.item if not place or error.item.startswith(place) else f"{place}, {error.item}"
+    return Entry(Kind.REFUSED, item, "got", repr(error.value)[:200], f"expected {error.expected}. {error.cure}")
 
 
 @dataclass(frozen=True, slots=True)

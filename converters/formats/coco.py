@@ -227,7 +227,7 @@ def _read_file(path: Path, split: Split | None, root: Path, settings: ReadSettin
         try:
             yield _item(row, rows.pop(row.get("id"), ()), split, images, categories, item)
         except ConversionError as error:
-            yield refused(error)
+            yield refused(error, item)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             expected = f"a complete image and its annotations ({type(error).__name__} {error})"
             yield refused(AnnotationError(item, str(row)[:80], expected, "Export the dataset again."))

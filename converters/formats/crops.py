@@ -82,7 +82,7 @@ def read_crops(source: Path, settings: ReadSettings) -> ReadResult:
         try:
             yield _cut_item(name, rows, path, settings)
         except ConversionError as error:
-            yield refused(error)
+            yield refused(error, str(path))
         except ValueError as error:
             yield refused(AnnotationError(f"{path}, {name}", str(error), "numbers in pixels", "Restore the table."))
 

@@ -101,7 +101,7 @@ def items_of(table: MetadataTable, settings: ReadSettings) -> ReadResult:
         try:
             yield _item(row, table.path, images)
         except ConversionError as error:
-            yield refused(error)
+            yield refused(error, f"{table.path.name}, line {row.line}")
 
 
 def table_of(source: Path) -> Path:

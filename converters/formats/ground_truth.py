@@ -158,7 +158,7 @@ def _line(text: bytes, item: str, split: Split | None, lines: _Lines, kind: str)
     try:
         return _item(line, item, split, lines, kind)
     except ConversionError as error:
-        return refused(error)
+        return refused(error, item)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         expected = f"a complete {kind} line ({type(error).__name__} {error})"
         return refused(AnnotationError(item, text[:80], expected, "Restore the line."))

@@ -67,19 +67,21 @@ def read(source: Path, settings: ReadSettings) -> ReadResult:
         try:
             yield _item(task, name, reader)
         except ConversionError as error:
-            yield refused(error)
+            yield refused(error, name)
 
 
 def _item(task: Mapping[str, Any], name: str, source: _Source) -> DatasetItem | Entry:
     data, meta = _mapping(task, "data", name), _meta(task)
     address = _address(data, source.settings, name)
     readings = list(_readings(task, name, source))
+    if not any(reading.size for _, reading, _ in readings) and not any(_says_something(*found) for found in readings):
+        return Entry(Kind.SKIPPED, name, "truth", address, _why_not(task, bool(readings)))
     record = _record(data, meta, address, _one_size(readings, name), name, source)
     facts = "truth" in meta
     answers = [_answer(row, reading, kind, record.image_id, facts, name, source) for row, reading, kind in readings]
     found = truth.resolve(f"{name}, {address}", answers, source.settings.policy.truth)
     if found is None:
-        return Entry(Kind.SKIPPED, name, "truth", address, _why_not(task, answers))
+        return Entry(Kind.SKIPPED, name, "truth", address, _why_not(task, bool(answers)))
     if not meta:
         return DatasetItem(record, found)
     split = Split(meta["split"]) if meta.get("split") in tuple(Split) else None
@@ -87,10 +89,14 @@ def _item(task: Mapping[str, Any], name: str, source: _Source) -> DatasetItem | 
     return DatasetItem(record, _with_facts(found, meta), split, provenance)
 
 
-def _why_not(task: Mapping[str, Any], answers: Sequence[Annotation]) -> str:
+def _says_something(row: Mapping[str, Any], reading: Reading, kind: str) -> bool:
+    return reading.finding is not Finding.NOT_LOOKED_AT and not _is_cancelled(row)
+
+
+def _why_not(task: Mapping[str, Any], answers: bool) -> str:
     if any(row.get("was_cancelled") for row in task.get("annotations") or ()):
         return "skipped by its reader"
-    if any(answer.draft for answer in answers):
+    if task.get("drafts") and not task.get("annotations"):
         return "only drafts"
     return "answers below the policy or without a finding" if answers else "nobody has looked at it"
 

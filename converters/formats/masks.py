@@ -151,7 +151,7 @@ def _items(
             split = Split(first["split"]) if first["split"] in tuple(Split) else None
             yield DatasetItem(record, Annotation(image_id, finding, drawn, author="masks"), split)
         except ConversionError as error:
-            yield refused(error)
+            yield refused(error, image)
         except ValueError as error:
             yield refused(AnnotationError(image, str(error), "width and height in pixels", "Correct the table."))
 

@@ -147,7 +147,7 @@ def read(source: Path, settings: ReadSettings, entry: Published) -> ReadResult:
         try:
             yield _item(name, cells, images, settings, entry)
         except ConversionError as error:
-            yield refused(error)
+            yield refused(error, item)
         except ValueError as error:
             yield refused(AnnotationError(item, str(error), "a readable row", "Correct the table."))
 

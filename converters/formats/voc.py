@@ -85,7 +85,7 @@ def read(source: Path, settings: ReadSettings) -> ReadResult:
         try:
             yield _read_item(path, splits.get(path.stem), images, settings.taxonomy)
         except ConversionError as error:
-            yield refused(error)
+            yield refused(error, str(path))
 
 
 def _splits(root: Path) -> dict[str, Split]:

@@ -154,7 +154,7 @@ def _read_folder(images: Path, split: Split, classes: Classes, settings: ReadSet
         try:
             yield _read_item(files[stem], picture, split, classes, settings, task)
         except ConversionError as error:
-            yield refused(error)
+            yield refused(error, str(files[stem]))
 
 
 def _read_item(

@@ -130,7 +130,7 @@ def _add_verdict(parent: ET.Element, verdicts: tuple[Verdict, ...]) -> None:
         "TextArea",
         name=controls.REASON,
         toName=controls.IMAGE,
-        rows="2",
+        rows="1",
         maxSubmissions="1",
         required="true",
         requiredMessage="Say why, so that the reader can act on it.",

@@ -39,6 +39,10 @@ def decode_shape(kind: str, value: Mapping[str, Any], size: ImageSize, item: str
     """
     try:
         shape = _DECODERS[kind](value, size, item)
+    except GeometryError as error:
+        if error.item.startswith(item):
+            raise
+        raise GeometryError(f"{item}, {error.item}", error.value, error.expected, error.cure) from error
     except (KeyError, TypeError, ValueError, IndexError) as error:
         expected = f"the numbers of a {kind} ({type(error).__name__} {error})"
         raise AnnotationError(item, str(value)[:200], expected, "Draw the region again.") from error

@@ -21,6 +21,7 @@ from converters.label_studio import controls
 from converters.taxonomy import Taxonomy
 
 _OPEN = {label: severity for severity, label in controls.OPEN_LABELS.items()}
+_READING_WIDTH = 40
 _FINDINGS = {label: Finding(value) for value, label in controls.FINDING_LABELS.items()}
 
 
@@ -81,11 +82,18 @@ def decode(result: Sequence[Mapping[str, Any]], size: ImageSize, taxonomy: Taxon
 
 
 def reading_text(lesion: Lesion) -> str:
-    """The model's differential in one line, such as `Melanoma 71 % · Nevus 22 %`; empty for a person's lesion."""
-    if not lesion.probabilities:
-        return ""
-    ranked = sorted(lesion.probabilities, key=lambda pair: -pair[1])[:3]
-    return " · ".join(f"{name} {round(100 * share)} %" for name, share in ranked)
+    """The model's differential, best first, as far as one line beside the box holds it; empty for a person's lesion.
+
+    Such as `Melanoma 71 % · Melanocytic nevus 22 %` or `Moderate 92 % · High 5 % · Low 3 %`.
+    """
+    text = ""
+    for name, share in sorted(lesion.probabilities, key=lambda pair: -pair[1])[:3]:
+        entry = f"{name.removesuffix(' severity')} {round(100 * share)} %"
+        longer = f"{text} · {entry}" if text else entry
+        if text and len(longer) > _READING_WIDTH:
+            break
+        text = longer
+    return text
 
 
 def box_label(lesion: Lesion, taxonomy: Taxonomy) -> str:
