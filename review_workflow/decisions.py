@@ -63,13 +63,19 @@ def shown(review: Review, key: WorkKey, setting: Setting) -> Annotation | None:
     if key.tier is Tier.TECHNICIAN:
         return own.annotation if own else None
     if key.tier is Tier.DERMATOLOGIST:
-        below = review.newest(Tier.TECHNICIAN)
+        below = None if is_blind(key, setting.policy) else review.newest(Tier.TECHNICIAN)
         return below.annotation if below else None
     readings = [answer.annotation for answer in review.readings(Tier.DERMATOLOGIST)]
     if not readings:
         return review.truth
     agreed = agreement.all_agree(readings, setting.policy.agreement.iou)
     return consensus.merge(readings, setting.policy.agreement.iou) if agreed else readings[0]
+
+
+def is_blind(key: WorkKey, policy: Policy) -> bool:
+    """Whether a dermatologist reads this without seeing what was drawn before, as the policy draws it."""
+    drawn = policy.draw(f"{key.image_id}:{key.slot}", "blind reading") < policy.quality.share_blind
+    return key.tier is Tier.DERMATOLOGIST and drawn
 
 
 def _previous_answer(review: Review, key: WorkKey) -> Answer | None:

@@ -58,10 +58,9 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How the readers themselves are measured; shares are probabilities in [0, 1]."""
+    """How the readers themselves are measured; the share is a probability in [0, 1]."""
 
     share_blind: float = 0.0
-    share_gold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,6 @@ class Policy:
             "agreement.unchanged_iou": self.agreement.unchanged_iou,
             "qa.share_of_agreed": self.qa.share_of_agreed,
             "quality.share_blind": self.quality.share_blind,
-            "quality.share_gold": self.quality.share_gold,
         }
         for name, value in shares.items():
             if not 0.0 <= value <= 1.0:

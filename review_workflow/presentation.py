@@ -12,7 +12,7 @@ from converters.annotation import Annotation, Finding, ImageRecord
 from converters.label_studio.controls import QUALITY, TaskField, Tier
 from converters.label_studio.results import box_label
 from converters.taxonomy import Taxonomy
-from review_workflow.decisions import Setting, shown
+from review_workflow.decisions import Setting, is_blind, shown
 from review_workflow.people import TIER_ROLES
 from review_workflow.review import Answer, Review, Work, WorkStatus
 from review_workflow.states import ReviewState
@@ -108,6 +108,8 @@ def _story(review: Review, work: Work, setting: Setting) -> list[str]:
             if work.key.round > 1
             else ["Outline and name every lesion."]
         )
+    if is_blind(work.key, setting.policy):
+        return ["Blind reading: outline and name what you see, then accept."]
     told = [_said(answer, setting) for answer in review.readings(Tier.TECHNICIAN)]
     if work.key.tier is Tier.DERMATOLOGIST:
         return told

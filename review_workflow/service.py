@@ -20,6 +20,7 @@ from review_workflow.label_studio import LabelStudioTasks
 from review_workflow.people import Person, Role
 from review_workflow.policy import Policy
 from review_workflow.project_setup import SetupOptions, SetupReport, set_up
+from review_workflow.quality import ReaderQuality, judge
 from review_workflow.review import Command, Event, Reassign, Review, SendBack, Withdraw, WorkKey
 from review_workflow.settings import ReviewSettings
 from review_workflow.states import ReviewState
@@ -246,6 +247,11 @@ class ReviewService:
         """Reviews in some states, the latest change first."""
         with self._store.reading() as session:
             return session.newest_reviews(states, limit, offset)
+
+    def quality(self, limit: int = 2000) -> tuple[ReaderQuality, ...]:
+        """Every technician and dermatologist against the newest approved truths."""
+        with self._store.reading() as session:
+            return judge(session.newest_reviews([ReviewState.APPROVED], limit), self._setting(session))
 
     def recent(self, limit: int, before: int | None = None) -> list[AuditEntry]:
         """The newest audit entries, or those before an entry, newest first."""

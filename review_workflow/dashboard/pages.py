@@ -82,6 +82,7 @@ def _add_overview(pages: Blueprint, service: ReviewService) -> None:
         mine = tuple(queue for queue in found.queues if overseer or queue.assignee in ("", me.email))
         readers = tuple(reader for reader in found.readers if overseer or reader.author == me.email)
         agreement = None
+        quality = tuple(found for found in service.quality() if overseer or found.author == me.email)
         if overseer:
             reviews = service.newest(_DECIDED, _MEASURED)
             agreement = measure(reviews, service.taxonomy, service.policy.agreement.iou)
@@ -95,6 +96,7 @@ def _add_overview(pages: Blueprint, service: ReviewService) -> None:
             readers=readers,
             models=found.models if overseer else (),
             agreement=agreement,
+            quality=quality,
             overseer=overseer,
         )
 

@@ -1,0 +1,100 @@
+"""How good each reader is, measured against what was approved in the end, and how often wrong suggestions pass.
+
+The rubber-stamp index of a reader is the share of wrong suggestions that they left as they were. In tier 2 a suggestion
+is the technician's reading, wrong where it differs from the truth. In tier 1 it is the model's, of which only the outcome
+is known: left as it was and wrong in the end, or changed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from converters.annotation import Annotation
+from converters.label_studio.controls import Tier, Verdict
+from converters.truth import agree
+from review_workflow.agreement import is_suspicious
+from review_workflow.decisions import Setting, shown
+from review_workflow.measures import box_agreement
+from review_workflow.review import Answer, Review
+
+_JUDGED = (Tier.TECHNICIAN, Tier.DERMATOLOGIST)
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderQuality:
+    """One reader in one tier against the approved truths: shares in [0, 1], counts of images."""
+
+    author: str
+    tier: Tier
+    judged: int
+    box_f1: float
+    same_share: float
+    malignant: int
+    missed_malignant: int
+    wrong_suggestions: int
+    passed_wrong: int
+
+    @property
+    def rubber_stamp(self) -> float | None:
+        """Share of wrong suggestions left as they were; None where there was no wrong one."""
+        return self.passed_wrong / self.wrong_suggestions if self.wrong_suggestions else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    f1: float
+    same: bool
+    malignant: bool
+    missed: bool
+    wrong_suggestion: bool
+    passed: bool
+
+
+def judge(reviews: Iterable[Review], setting: Setting) -> tuple[ReaderQuality, ...]:
+    """Every technician and dermatologist against the truths of these reviews (those without truth are left out)."""
+    found: dict[tuple[Tier, str], list[_Judgement]] = defaultdict(list)
+    for review in reviews:
+        if review.truth is None:
+            continue
+        for answer in (answer for tier in _JUDGED for answer in review.readings(tier)):
+            if answer.verdict is not Verdict.SEND_BACK:
+                judgement = _judge(review, answer, review.truth, setting)
+                found[answer.key.tier, answer.annotation.author].append(judgement)
+    return tuple(_summed(tier, author, rows) for (tier, author), rows in sorted(found.items()))
+
+
+def _judge(review: Review, answer: Answer, truth: Annotation, setting: Setting) -> _Judgement:
+    iou, reading = setting.policy.agreement.iou, answer.annotation
+    same = agree(reading, truth, iou)
+    malignant = is_suspicious(truth, setting.taxonomy)
+    suggestion = shown(review, answer.key, setting) if answer.key.tier is Tier.DERMATOLOGIST else None
+    if suggestion is not None:
+        wrong = not agree(suggestion, truth, iou)
+        passed = wrong and not answer.changed
+    else:
+        passed = reading.model_version is not None and not answer.changed and not same
+        wrong = passed or (reading.model_version is not None and answer.changed)
+    return _Judgement(
+        f1=box_agreement(reading, truth, iou).f1,
+        same=same,
+        malignant=malignant,
+        missed=malignant and not is_suspicious(reading, setting.taxonomy),
+        wrong_suggestion=wrong,
+        passed=passed,
+    )
+
+
+def _summed(tier: Tier, author: str, rows: Sequence[_Judgement]) -> ReaderQuality:
+    return ReaderQuality(
+        author,
+        tier,
+        judged=len(rows),
+        box_f1=sum(row.f1 for row in rows) / len(rows),
+        same_share=sum(row.same for row in rows) / len(rows),
+        malignant=sum(row.malignant for row in rows),
+        missed_malignant=sum(row.missed for row in rows),
+        wrong_suggestions=sum(row.wrong_suggestion for row in rows),
+        passed_wrong=sum(row.passed for row in rows),
+    )
