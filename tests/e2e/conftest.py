@@ -17,7 +17,7 @@ from dermloop.stack import Stack
 from dermloop.stack.ports import free_ports
 from review_workflow.service import ReviewService
 
-IMAGES = 48
+IMAGES = 80
 SHORT_TRAINING = """
 [detector]
 image_size = 160

@@ -40,7 +40,7 @@ class LabelStudioPage:
         self.page.fill("input[name=email]", email)
         self.page.fill("input[name=password]", password)
         self.page.click("button[type=submit]")
-        self.page.wait_for_url("**/projects**")
+        self.page.wait_for_url(lambda address: "/user/login" not in address, wait_until="domcontentloaded")
 
     def open_queue(self, project: int) -> None:
         """Shows the project's Data Manager."""
