@@ -1,4 +1,4 @@
-"""The labelling config of each tier: labels the taxonomy knows, keys that do one thing each, colours that say severity."""
+"""The labelling config of each tier: labels the taxonomy knows, keys that do one thing, colours that say severity."""
 
 from __future__ import annotations
 
