@@ -66,6 +66,7 @@ def _turned(crop: Pixels, config: ClassifierConfig, generator: np.random.Generat
 def _coloured(views: Pixels, config: ClassifierConfig, generator: np.random.Generator) -> Pixels:
     count = (len(views), 1, 1, 1)
     values = views.astype(np.float32)
+    values *= generator.uniform(1 - config.tint, 1 + config.tint, (len(views), 1, 1, 3)).astype(np.float32)
     values *= generator.uniform(1 - config.brightness, 1 + config.brightness, count).astype(np.float32)
     mean = values.mean(axis=(1, 2, 3), keepdims=True)
     values = mean + (values - mean) * generator.uniform(1 - config.contrast, 1 + config.contrast, count).astype(

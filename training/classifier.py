@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ GRAPH = "classifier.onnx"
 _LATEST = "classifier-latest.weights.h5"
 _STATE = "classifier-state.json"
 _OUTPUTS = ("logits", "cam")
+LOGIT_ADJUSTED = "logit-adjusted"
 _GOLDEN = 16
 _BATCH = 64
 
@@ -199,7 +201,8 @@ def _fit(learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: 
         if state.epoch < last:
             _freeze(keras, backbone, config, whole=last == frozen)
             steps = -(-len(learn.labels) // config.batch)
-            _compile(keras, model, config, rate, steps, last - first, (state.epoch - first) * steps)
+            prior = _log_prior(learn.labels, len(shape.classes), config)
+            _compile(keras, model, config, rate, steps, last - first, (state.epoch - first) * steps, prior)
             _epochs(model, learn, check, run, config, shape, state, last, _total_epochs(config, start))
     return model
 
@@ -222,13 +225,47 @@ def _freeze(keras: Any, backbone: Any, config: ClassifierConfig, whole: bool) ->
         layer.trainable = not whole and number >= top
 
 
-def _compile(keras: Any, model: Any, config: ClassifierConfig, rate: float, steps: int, epochs: int, done: int) -> None:
+def _compile(
+    keras: Any,
+    model: Any,
+    config: ClassifierConfig,
+    rate: float,
+    steps: int,
+    epochs: int,
+    done: int,
+    prior: Floats,
+) -> None:
     schedule = _schedule(keras, config, rate, max(steps * epochs, 1))
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, clipnorm=5.0)
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=config.weight_decay,
+        clipnorm=5.0,
+        use_ema=config.ema > 0,
+        ema_momentum=config.ema or 0.99,
+        ema_overwrite_frequency=None,
+    )
     optimizer.build(model.trainable_variables)
     optimizer.iterations.assign(max(done, 0))
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+    if config.ema and done > 0:  # a resumed average starts from the resumed weights, not from zero
+        for average, weight in zip(optimizer._model_variables_moving_average, model.trainable_variables, strict=True):
+            average.assign(weight)
+    entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+
+    def loss(targets: Any, logits: Any) -> Any:
+        return entropy(targets, logits + prior)
+
     model.compile(optimizer, loss=loss, jit_compile=False)
+
+
+def _log_prior(labels: datasets.Labels, classes: int, config: ClassifierConfig) -> Floats:
+    """What is added to the logits while training: the log of the class frequencies, or nothing.
+
+    Source: Menon et al. 2021, Long-Tail Learning via Logit Adjustment.
+    """
+    if config.class_weights != LOGIT_ADJUSTED:
+        return np.zeros(classes, dtype=np.float32)
+    counts = np.bincount(labels, minlength=classes)
+    return np.asarray(np.log(np.maximum(counts, 1e-6) / counts.sum()), dtype=np.float32)
 
 
 def _schedule(keras: Any, config: ClassifierConfig, rate: float, steps: int) -> Any:
@@ -258,18 +295,34 @@ def _epochs(
     for epoch in range(state.epoch, last):
         generator = np.random.default_rng((config.seed, epoch))
         loss = float(np.mean([_step(model, *b) for b in _batches(learn, weights, config, shape, generator)]))
-        logits = np.asarray(model.predict(validation, batch_size=_BATCH, verbose=0), dtype=np.float32)
-        score = validation_score(logits, check.labels, config.select_by)
-        state.epoch = epoch + 1
-        if score >= state.best or not (run.folder / CHECKPOINT).is_file():
-            state.best, state.best_epoch = score, epoch
-            _save_weights(model, run.folder / CHECKPOINT)
         _save_weights(model, run.folder / _LATEST)
+        with _averaged(model, config):
+            logits = np.asarray(model.predict(validation, batch_size=_BATCH, verbose=0), dtype=np.float32)
+            score = validation_score(logits, check.labels, config.select_by)
+            if score >= state.best or not (run.folder / CHECKPOINT).is_file():
+                state.best, state.best_epoch = score, epoch
+                _save_weights(model, run.folder / CHECKPOINT)
+        state.epoch = epoch + 1
         _write_state(run.folder, state)
         run.report("classifier", epoch + 1, total, f"loss {loss:.3f}, validation {config.select_by} {score:.3f}")
         if epoch - state.best_epoch >= config.patience:
             state.epoch = last
             break
+
+
+@contextmanager
+def _averaged(model: Any, config: ClassifierConfig) -> Iterator[None]:
+    """The model under its averaged weights inside the block, where the configuration keeps an average."""
+    if not config.ema:
+        yield
+        return
+    raw = [weight.numpy() for weight in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for weight, value in zip(model.trainable_variables, raw, strict=True):
+            weight.assign(value)
 
 
 def _step(model: Any, batch: Floats, targets: Floats, weights: Floats) -> float:
@@ -292,7 +345,7 @@ def _batches(
 def _class_weights(labels: datasets.Labels, classes: int, config: ClassifierConfig) -> Floats:
     counts = np.bincount(labels, minlength=classes).astype(np.float32)
     present = counts > 0
-    powers = {"balanced": 1.0, "square-root": 0.5, "none": 0.0}
+    powers = {"balanced": 1.0, "square-root": 0.5, "none": 0.0, LOGIT_ADJUSTED: 0.0}
     if config.class_weights not in powers:
         raise ConfigError("classifier.class_weights", config.class_weights, ", ".join(powers), "Correct the value.")
     weights = np.where(present, np.maximum(counts, 1) ** -powers[config.class_weights], 0)

@@ -72,9 +72,11 @@ class ClassifierConfig:
     from scratch), `imagenet`, `scratch`, or the path of a weights file for the backbone. `batch_norm` puts batch
     normalisation behind each convolution of a VGG that starts from scratch; the export folds it into the convolutions.
     `frozen_epochs` train the head alone and are skipped from scratch; `epochs` train everything, or the top
-    `unfrozen_layers` (0 is all). `precision` is float32 or mixed_bfloat16. `crop_margin` is how much wider than the
-    served window a training crop is cut, so that shifts and zooms show real skin. `colour_constancy` is the share of
-    training crops shown under a neutral light. `select_by` names the validation metric of the best checkpoint.
+    `unfrozen_layers` (0 is all). `class_weights` is balanced, square-root, none, or logit-adjusted (no weights; class
+    frequencies are added to the logits while training). `precision` is float32 or mixed_bfloat16. `crop_margin` is how
+    much wider than the served window a training crop is cut, so that shifts and zooms show real skin.
+    `colour_constancy` is the share of training crops shown under a neutral light. `ema` averages the weights over
+    steps with this momentum (0: not at all). `select_by` names the validation metric of the best checkpoint.
     `sensitivity_goal` is the share of malignant validation lesions that the operating point must flag; `coverage` is
     the share of lesions whose conformal set must hold the truth.
     """
@@ -106,7 +108,9 @@ class ClassifierConfig:
     brightness: float = 0.15
     contrast: float = 0.15
     saturation: float = 0.15
+    tint: float = 0.04
     mixup: float = 0.0
+    ema: float = 0.0
     colour_constancy: float = 0.0
     crop_padding: float = 0.15
     crop_margin: float = 0.15

@@ -88,6 +88,7 @@ def export(checkpoint: Path, target: Path, image_size: int) -> Path:
 def _ultralytics(cache: Path) -> Any:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(cache.resolve()))
     os.environ.setdefault("YOLO_VERBOSE", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the backend serves beside: threads must not spin
     try:
         from ultralytics import YOLO, settings
         from ultralytics.utils import USER_CONFIG_DIR

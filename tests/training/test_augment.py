@@ -8,7 +8,7 @@ from training import augment
 from training.config import ClassifierConfig
 
 PLAIN = ClassifierConfig(
-    flip=False, rotation=0, shift=0, zoom=0, shear=0, brightness=0, contrast=0, saturation=0, image_size=32
+    flip=False, rotation=0, shift=0, zoom=0, shear=0, brightness=0, tint=0, contrast=0, saturation=0, image_size=32
 )
 
 
