@@ -45,7 +45,7 @@ def play(request: LoopRequest) -> bool:
         begin_afresh(home)
     home.root.mkdir(parents=True, exist_ok=True)
     (home.root / _MARK).touch()
-    images, truth = _material(request, home)
+    images, truth = material(request, home)
     options = LoopOptions(images, truth, request.limit, request.seed)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with Stack.open(home.root, free_ports(), say) as stack:
@@ -76,7 +76,8 @@ def say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def _material(request: LoopRequest, home: Home) -> tuple[Path, Path]:
+def material(request: LoopRequest, home: Home) -> tuple[Path, Path]:
+    """The folder and the table to play with, drawn first where none are named; raises LoopError for half a pair."""
     if request.images is None:
         if request.truth is not None:
             raise LoopError("--truth", request.truth, "--images with it", "Name the folder of the images too.")
