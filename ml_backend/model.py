@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.errors import ConversionError
-from converters.geometry import ImageSize, PercentBox, PixelBox, percent_to_pixel
+from converters.geometry import ImageSize, PixelBox
+from converters.label_studio.regions import SHAPES, decode_shape, envelope_of
 from ml_backend import composition, jobs, links, predictions, protocol
 from ml_backend.composition import Parts
 from ml_backend.errors import FetchError, NoModelError, ProtocolError, ServingError, UnreadableImageError
@@ -128,12 +129,13 @@ def _left_out(item: str, error: ServingError) -> dict[str, str]:
 
 
 def _drawn_box(row: Mapping[str, Any]) -> PixelBox | None:
-    value = row.get("value")
-    if not isinstance(value, dict):
+    """The box around a region as Label Studio sends it; None for what covers nothing."""
+    value, kind = row.get("value"), str(row.get("type", "")).removesuffix("labels")
+    if not isinstance(value, dict) or kind not in SHAPES:
         return None
     try:
         size = ImageSize(int(row["original_width"]), int(row["original_height"]))
-        x, y, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
-        return percent_to_pixel(PercentBox(x, y, width, height, float(value.get("rotation") or 0)), size)
-    except (KeyError, TypeError, ValueError, ConversionError):
+        shape = decode_shape(kind, value, size, "drawn region")
+        return None if isinstance(shape, tuple) else envelope_of(shape)
+    except (KeyError, TypeError, ValueError, OverflowError, ConversionError):
         return None

@@ -14,7 +14,9 @@ from ml_backend.settings import Settings, read_settings
 if TYPE_CHECKING:
     from flask import Flask
 
-_REQUEST_THREADS = 8
+_REQUEST_THREADS = 32
+"""Far more than the models can use: a health check must find one free while many predictions wait their turn."""
+
 _TIMEOUT = 120
 
 

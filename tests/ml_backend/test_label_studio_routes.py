@@ -103,6 +103,22 @@ def test_drawn_boxes_come_back_read(client: FlaskClient, tmp_path: Path) -> None
     assert region["value"]["rectanglelabels"][0] in {d.name for d in taxonomy.read().diagnoses}
 
 
+def test_an_outline_or_a_stroke_is_read_as_the_box_around_it(client: FlaskClient, tmp_path: Path) -> None:
+    bundle(tmp_path)
+    size = {"original_width": 160, "original_height": 120}
+    points = [[12.5, 25.0], [37.5, 25.0], [37.5, 58.0]]
+    drawn: list[dict[str, Any]] = [
+        {"type": "polygonlabels", **size, "value": {"points": points}},
+        {"type": "ellipselabels", **size, "value": {"x": 25, "y": 40, "radiusX": 12, "radiusY": 15}},
+        {"type": "keypointlabels", **size, "value": {"x": 25, "y": 40, "width": 1}},
+        {"type": "rectanglelabels", **size, "value": {"x": "nonsense"}},
+        {"type": "choices", "value": {"choices": ["x"]}},
+    ]
+    (found,) = client.post("/predict", json=body(task(1, "a.png"), context={"result": drawn})).json["results"]
+    boxes = [row["value"] for row in found["result"] if row["type"] == "rectanglelabels"]
+    assert [(round(box["x"], 1), round(box["width"], 1)) for box in boxes] == [(12.5, 25.0), (13.0, 24.0)]
+
+
 def test_time_running_out_is_said_task_by_task(tmp_path: Path) -> None:
     bundle(tmp_path)
     (tmp_path / "images").mkdir()
