@@ -44,7 +44,7 @@ lint: install ## ruff, mypy --strict, the arrows between packages
 	@$(BIN)/lint-imports
 
 unit: install ## the quick tests alone
-	@$(BIN)/python -m pytest -q -m "not e2e and not train" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m "not e2e and not train and not slow" $(PYTEST_ARGS)
 
 train: install ## the tests that train a model
 	@$(BIN)/python -m pytest -m train $(PYTEST_ARGS)

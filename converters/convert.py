@@ -7,7 +7,7 @@ import hashlib
 import mmap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from converters.annotation import Finding, ImageRecord
 from converters.compare import compare
 from converters.dataset import Dataset, DatasetItem, Split
 from converters.duplicates import near_duplicates
-from converters.errors import DatasetError
+from converters.errors import ConversionError, DatasetError
 from converters.formats.contract import Format, Picture, Placed, ReadSettings, WriteSettings
 from converters.naming import Names
 from converters.output import OutputFolder, open_output
-from converters.report import ConversionReport, Entry, Kind
+from converters.report import ConversionReport, Entry, Kind, refused
 from converters.splits import SplitPolicy
 from converters.written import Written
 
@@ -86,18 +86,22 @@ def convert(request: Request, progress: Progress = _silent) -> ConversionReport:
     if reading is None or writing is None:
         name, verb = (request.writer.name, "written") if writing is None else (request.reader.name, "read")
         raise DatasetError("format", name, f"a format that can be {verb}", "See `dermloop convert --help`.")
-    with open_output(request.target, _fingerprint(request)) as output, _no_garbage():
+    with (
+        open_output(request.target, _fingerprint(request)) as output,
+        _no_garbage(),
+        closing(Written(request.writer.carries.addresses)) as written,
+    ):
         tally, settings = _Tally(), _settings(request)
-        written = Written(request.writer.carries.addresses) if request.read_back else None
         items = _accepted(_read(request, progress), request, tally)
-        for piece in writing(_noted(naming.placed(items, request.names), tally, written), settings):
+        noted = _noted(naming.placed(items, request.names), tally, written if request.read_back else None)
+        for piece in writing(noted, settings):
             if isinstance(piece, Picture):
                 output.copy(piece)
             else:
                 output.add(piece)
         output.close()
         _require_content(request, tally)
-        if written is not None:
+        if request.read_back:
             tally.entries += _read_back(request, output, settings, written, progress)
         report = _report(request, tally)
         if report.failures and not request.allow_loss:
@@ -218,22 +222,19 @@ def _noted(found: Iterable[Placed], tally: _Tally, written: Written | None) -> I
         if placed.image is None:
             tally.without_bytes += 1
         if written is not None:
-            burned = placed.image is not None and item.truth.redactions
-            kept = replace(item, truth=replace(item.truth, redactions=())) if burned else item
-            written.add(replace(placed, item=kept) if burned else placed)
+            written.add(placed)
         yield placed
 
 
 def _read_back(
     request: Request, output: OutputFolder, settings: WriteSettings, written: Written, progress: Progress
 ) -> Iterator[Entry]:
-    assert request.writer.read is not None
-    expected = ReadSettings(settings.taxonomy, sizes=written.sizes())
-    for number, back in enumerate(request.writer.read(output.draft, expected), 1):
+    for number, back in enumerate(_given_back(request, output, settings, written), 1):
         progress("read back", number)
         if isinstance(back, Entry):
             kind = Kind.LOST if back.kind is Kind.REFUSED else back.kind
-            yield replace(back, kind=kind, item=back.item.replace(str(output.draft), str(request.target)))
+            here, there = str(output.draft), str(request.target)
+            yield replace(back, kind=kind, item=back.item.replace(here, there), value=back.value.replace(here, there))
             continue
         placed = written.take(back.record.uri)
         if placed is None:
@@ -242,6 +243,16 @@ def _read_back(
             yield from compare(placed.item, back, request.writer.carries, placed.name)
     for name in written.left():
         yield Entry(Kind.LOST, name, "image", "", "is not in what was read back")
+
+
+def _given_back(
+    request: Request, output: OutputFolder, settings: WriteSettings, written: Written
+) -> Iterator[DatasetItem | Entry]:
+    assert request.writer.read is not None
+    try:
+        yield from request.writer.read(output.draft, ReadSettings(settings.taxonomy, sizes=written.sizes()))
+    except ConversionError as error:
+        yield refused(error)
 
 
 def _settings(request: Request) -> WriteSettings:
@@ -268,10 +279,10 @@ def _holds(path: Path) -> bool:
 
 
 def _fingerprint(request: Request) -> str:
-    stat = request.source.stat() if request.source.exists() else None
     facts = (
         str(request.source.resolve()),
-        (stat.st_size, stat.st_mtime_ns) if stat else None,
+        _state(request.source, request.target),
+        _state(request.read.images, request.target) if request.read.images else None,
         request.reader.name,
         request.writer.name,
         str(request.read.images),
@@ -280,6 +291,14 @@ def _fingerprint(request: Request) -> str:
         request.split,
     )
     return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _state(source: Path, target: Path) -> tuple[tuple[str, int, int], ...]:
+    """Paths, sizes and times of the files of a source; those of the target and its draft do not count."""
+    own = (str(target.absolute()), str(target.absolute().with_name(f".{target.name}.")))
+    found = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    kept = [path for path in found if not str(path.absolute()).startswith(own)]
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in kept)
 
 
 def _report(request: Request, tally: _Tally) -> ConversionReport:

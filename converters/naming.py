@@ -38,7 +38,12 @@ def placed(items: Iterable[DatasetItem], names: Names) -> Iterator[Placed]:
         if _key(stem) in taken:
             stem = f"{stem}-{_digest(item)[:12]}"
         taken.add(_key(stem))
-        yield Placed(_anonymous(item) if names is Names.CONTENT else item, f"{stem}{dot}{suffix}", image)
+        if names is Names.CONTENT:
+            item = _anonymous(item)
+        redactions = item.truth.redactions if image is not None else ()
+        if redactions:
+            item = replace(item, truth=replace(item.truth, redactions=()))
+        yield Placed(item, f"{stem}{dot}{suffix}", image, redactions)
 
 
 def _image(record: ImageRecord) -> Path | None:

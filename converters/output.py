@@ -58,8 +58,7 @@ class OutputFolder:
             return
         if picture.placed.image is None:
             raise ImageError(picture.path, None, "image bytes", "Name the folder of the images.")
-        truth = picture.placed.item.truth
-        content = exported(picture.placed.image, truth.redactions)
+        content = exported(picture.placed.image, picture.placed.redactions)
         half = place.with_name(f"{place.name}.half")
         half.write_bytes(content)
         half.rename(place)

@@ -57,6 +57,11 @@ class Written:
         for found in self._items.values():
             yield found.name if isinstance(found, Placed) else found[0]
 
+    def close(self) -> None:
+        """Give back the file without name."""
+        if self._spool is not None:
+            self._spool.close()
+
     def _loaded(self, place: tuple[str, int, int]) -> Placed:
         name, start, length = place
         assert self._spool is not None

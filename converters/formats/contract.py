@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
+from converters.annotation import Shape
 from converters.dataset import DatasetItem, Split
 from converters.geometry import ImageSize
 from converters.label_studio.policy import ExportPolicy
@@ -59,11 +60,15 @@ class WriteSettings:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An item under the file name that is its own in the target; `image` is the file of its bytes where they are."""
+    """An item under the file name that is its own in the target; `image` is the file of its bytes where they are.
+
+    `redactions` are burned out of the bytes on their way; the item no longer names them.
+    """
 
     item: DatasetItem
     name: str
     image: Path | None = None
+    redactions: tuple[Shape, ...] = ()
 
     @property
     def stem(self) -> str:

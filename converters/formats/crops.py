@@ -48,7 +48,7 @@ def write_crops(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Pi
     for placed in items:
         if placed.image is None:
             raise ImageError(placed.name, placed.item.record.uri, "image bytes", "Name their folder with --images.")
-        picture = Image.open(io.BytesIO(exported(placed.image, placed.item.truth.redactions)))
+        picture = Image.open(io.BytesIO(exported(placed.image, placed.redactions)))
         size = placed.item.record.size
         for number, lesion in enumerate(placed.item.truth.lesions, 1):
             box = lesion.box.clipped(size)

@@ -16,7 +16,7 @@ from defusedxml import ElementTree as SafeTree
 
 from converters.annotation import Annotation, Finding, ImageRecord, Lesion
 from converters.dataset import DatasetItem, Split
-from converters.errors import AnnotationError, ConversionError
+from converters.errors import AnnotationError, ConversionError, DatasetError
 from converters.formats.contract import (
     Carries,
     Format,
@@ -89,12 +89,14 @@ def read(source: Path, settings: ReadSettings) -> ReadResult:
 
 
 def _splits(root: Path) -> dict[str, Split]:
-    found = {}
+    found: dict[str, Split] = {}
     for split in Split:
         path = root / "ImageSets" / "Main" / f"{split.value}.txt"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            if line.strip():
-                found[line.strip()] = split
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(str(path), str(error), "a list of names in UTF-8", "Write the list again.") from error
+        found.update({line.strip(): split for line in lines if line.strip()})
     return found
 
 
