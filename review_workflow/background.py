@@ -11,6 +11,7 @@ from review_workflow.service import ReviewService
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
+_ORDER_SECONDS = 30.0
 _FULL_SECONDS = 3600.0
 """How often every answered task is looked at again, whatever the clocks say."""
 
@@ -42,11 +43,15 @@ class Background:
 
     def _run(self) -> None:
         due, full = time.monotonic(), time.monotonic() + _FULL_SECONDS
+        order = time.monotonic() + _ORDER_SECONDS
         while not self._stop.is_set():
             try:
                 if time.monotonic() >= full:
                     self._service.sync(full=True)
                     full = time.monotonic() + _FULL_SECONDS
+                elif time.monotonic() >= order:
+                    order = time.monotonic() + _ORDER_SECONDS
+                    self._service.order()
                 elif time.monotonic() >= due:
                     self._service.sync()
                     due = time.monotonic() + self._seconds

@@ -71,6 +71,14 @@ def sync(
 
 
 @app.command()
+def order(as_json: Json = False) -> None:
+    """Order the queues anew by what the model says of unanswered images."""
+    with _service() as service:
+        report = service.order()
+    _print(as_json, asdict(report), f"{report.looked_at} new readings of the model, {report.delivered} tasks written")
+
+
+@app.command()
 def status(as_json: Json = False) -> None:
     """Show how many images are in which state and whose work is waiting."""
     with _service() as service:

@@ -18,7 +18,7 @@ from converters.label_studio import controls, results
 from converters.label_studio.controls import TaskField
 from converters.taxonomy import Taxonomy
 from review_workflow.errors import LabelStudioError
-from review_workflow.label_studio import SubmittedAnnotation, TaskSnapshot
+from review_workflow.label_studio import ModelSuggestion, SubmittedAnnotation, TaskSnapshot
 from review_workflow.presentation import Suggestion, TaskDraft
 
 _PAGE = 200
@@ -96,20 +96,25 @@ class Gateway:
         """The tasks with these ids that still exist, with their annotations."""
         for start in range(0, len(task_ids), _PAGE):
             wanted = sorted(task_ids)[start : start + _PAGE]
-            yield from self._pages(project_id, [("id", "in_list", "List", wanted)])
+            yield from map(_snapshot, self._pages(project_id, [("id", "in_list", "List", wanted)]))
 
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         """Every task with an annotation that changed at or after a moment; all of those where the moment is None."""
-        filters: list[tuple[str, str, str, Any]] = []
-        if since is not None:
-            moment = since.astimezone(UTC).strftime(_LS_TIME)
-            filters.append(("updated_at", "greater_or_equal", "Datetime", moment))
         known: set[int] = set()
         for counter in ("total_annotations", "cancelled_annotations"):
-            for task in self._pages(project_id, [*filters, (counter, "greater", "Number", 0)]):
-                if task.task_id not in known:
-                    known.add(task.task_id)
-                    yield task
+            for task in self._pages(project_id, [*_since(since), (counter, "greater", "Number", 0)]):
+                if task.id not in known:
+                    known.add(task.id)
+                    yield _snapshot(task)
+
+    def suggestions(self, project_id: int, since: datetime | None) -> Iterator[ModelSuggestion]:
+        """The newest prediction of each unanswered task that changed at or after a moment, by task."""
+        predicted = ("total_predictions", "greater", "Number", 0)
+        unanswered = ("total_annotations", "equal", "Number", 0)
+        for task in self._pages(project_id, [*_since(since), predicted, unanswered]):
+            newest = max(map(_row, task.predictions or ()), key=lambda row: int(row["id"]), default=None)
+            if newest is not None:
+                yield _suggestion(task, newest)
 
     def users(self) -> dict[int, str]:
         """E-mail addresses by user id."""
@@ -136,7 +141,7 @@ class Gateway:
             raise _away(what, error) from error
         return True
 
-    def _pages(self, project_id: int, filters: list[tuple[str, str, str, Any]]) -> Iterator[TaskSnapshot]:
+    def _pages(self, project_id: int, filters: list[tuple[str, str, str, Any]]) -> Iterator[Any]:
         last = 0
         while True:
             query = _query(*filters, ("id", "greater", "Number", last))
@@ -149,7 +154,7 @@ class Gateway:
                     or ()
                 ),
             )
-            yield from (_snapshot(task) for task in page)
+            yield from page
             if len(page) < _PAGE:
                 return
             last = max(int(task.id) for task in page)
@@ -174,6 +179,23 @@ class Gateway:
 def encode_result(annotation: Annotation, size: ImageSize, taxonomy: Taxonomy) -> bytes:
     """Canonical JSON of the regions of an annotation, as Label Studio would hold them."""
     return _canonical(results.encode(annotation.lesions, size, taxonomy))
+
+
+def _since(moment: datetime | None) -> list[tuple[str, str, str, Any]]:
+    if moment is None:
+        return []
+    return [("updated_at", "greater_or_equal", "Datetime", moment.astimezone(UTC).strftime(_LS_TIME))]
+
+
+def _suggestion(task: Any, prediction: Mapping[str, Any]) -> ModelSuggestion:
+    key = (task.data or {}).get(TaskField.KEY)
+    return ModelSuggestion(
+        task_id=int(task.id),
+        key=key if isinstance(key, str) else "",
+        model_version=str(prediction.get("model_version") or ""),
+        updated_at=_moment(task.updated_at),
+        result=_canonical(prediction.get("result") or []),
+    )
 
 
 def _snapshot(task: Any) -> TaskSnapshot:

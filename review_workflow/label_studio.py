@@ -45,6 +45,17 @@ class TaskSnapshot:
     annotations: tuple[SubmittedAnnotation, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ModelSuggestion:
+    """A model's newest prediction on a task that nobody has answered; `result` is its canonical JSON."""
+
+    task_id: int
+    key: str
+    model_version: str
+    updated_at: datetime | None
+    result: bytes
+
+
 class LabelStudioTasks(Protocol):
     """The tasks of one Label Studio; every call raises LabelStudioError where it is away or refuses."""
 
@@ -71,6 +82,9 @@ class LabelStudioTasks(Protocol):
 
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         """Every task with an annotation that changed at or after a moment; all of those where the moment is None."""
+
+    def suggestions(self, project_id: int, since: datetime | None) -> Iterator[ModelSuggestion]:
+        """The newest prediction of each unanswered task that changed at or after a moment, by task."""
 
     def users(self) -> dict[int, str]:
         """E-mail addresses by user id."""

@@ -12,11 +12,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import orjson
+
 from converters.annotation import ImageRecord
 from converters.label_studio.controls import Tier
 from review_workflow.decisions import Setting
 from review_workflow.errors import LabelStudioError
 from review_workflow.label_studio import LabelStudioTasks
+from review_workflow.ordering import priority
 from review_workflow.presentation import PRELOADED, TaskDraft, draft
 from review_workflow.review import Review, Work, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
@@ -43,6 +46,15 @@ class _Delivery:
     @property
     def is_new(self) -> bool:
         return self.place.task_id is None and self.item.attempts == 0 and not self.unwanted
+
+
+APPROVED_FACT = "approved by diagnosis"
+
+
+def read_approved(session: Session) -> dict[str, int]:
+    """The number of approved images by diagnosis, as counted when the queues were last ordered."""
+    found = session.fact(APPROVED_FACT)
+    return {str(code): int(count) for code, count in orjson.loads(found).items()} if found else {}
 
 
 class Outbox:
@@ -97,14 +109,16 @@ class Outbox:
         for item in items:
             known = attempts.get(item.key)
             attempts[item.key] = item if known is None else replace(item, attempts=max(item.attempts, known.attempts))
-        places = session.places(attempts)
+        places, approved = session.places(attempts), read_approved(session)
         deliveries = []
         for key, item in attempts.items():
             review = session.review(key.image_id)
             work = review.work(key)
             if work is not None:
                 record = session.record(key.image_id)
-                wanted = draft(review, work, record, setting)
+                model = session.model_reading(key.image_id)
+                soon = priority(review, key, model, approved, setting.taxonomy, setting.policy.queue.order)
+                wanted = draft(review, work, record, setting, soon)
                 deliveries.append(_Delivery(item, review, work, record, places.get(key, TaskPlace(None, None)), wanted))
         return deliveries
 

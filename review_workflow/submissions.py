@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import orjson
 
-from converters.annotation import Annotation, ImageRecord
+from converters.annotation import Annotation, ImageRecord, TruthLevel
 from converters.errors import ConversionError
 from converters.label_studio import controls, results
 from converters.label_studio.controls import Verdict
 from converters.taxonomy import Taxonomy
-from review_workflow.label_studio import SubmittedAnnotation
+from review_workflow.label_studio import ModelSuggestion, SubmittedAnnotation
 from review_workflow.people import Person
 from review_workflow.review import TIER_LEVELS, Submit, WorkKey
 
@@ -58,6 +58,20 @@ def command(
         verdict=_VERDICTS.get(said) if said else None,
         reason=answer.get(controls.REASON) or "",
         source=source(annotation),
+    )
+
+
+def model_reading(suggestion: ModelSuggestion, record: ImageRecord, taxonomy: Taxonomy) -> Annotation:
+    """What a model says of an image; raises ConversionError where its regions cannot be read."""
+    item = f"prediction on task {suggestion.task_id}"
+    answer = results.decode(orjson.loads(suggestion.result), record.size, taxonomy, item)
+    return Annotation(
+        image_id=record.image_id,
+        finding=answer.finding,
+        lesions=answer.lesions,
+        level=TruthLevel.MODEL,
+        author=suggestion.model_version,
+        model_version=suggestion.model_version,
     )
 
 

@@ -17,13 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import orjson
+
 from converters.errors import ConversionError
 from converters.label_studio.controls import Tier
 from review_workflow import submissions
 from review_workflow.decisions import Setting, apply
 from review_workflow.errors import BusyError, ConflictError, LabelStudioError, ReviewError
-from review_workflow.label_studio import LabelStudioTasks, SubmittedAnnotation, TaskSnapshot
-from review_workflow.outbox import Outbox
+from review_workflow.label_studio import LabelStudioTasks, ModelSuggestion, SubmittedAnnotation, TaskSnapshot
+from review_workflow.outbox import APPROVED_FACT, Outbox
 from review_workflow.people import Person
 from review_workflow.review import Event, WorkKey
 from review_workflow.store import Session, Store, TaskHint
@@ -79,6 +81,43 @@ class Sync:
         """Only what webhooks hinted at, and what follows from it; does nothing while another process is at it."""
         with self._lease(0.0):
             return self._take_hinted().plus(self._deliver())
+
+    def order(self) -> SyncReport:
+        """Reads what the model says of unanswered images and writes the queues' order."""
+        with self._lease(_PATIENCE):
+            name = f"order:{self.project(Tier.TECHNICIAN)}"
+            newest = self._cursor(name)
+            read = 0
+            for found in self._gateway.suggestions(
+                self.project(Tier.TECHNICIAN), newest - _OVERLAP if newest else None
+            ):
+                read += self._note_suggestion(found)
+                if found.updated_at is not None:
+                    newest = max(newest, found.updated_at) if newest else found.updated_at
+            if newest is not None:
+                with self._store.writing() as session:
+                    session.put_fact(name, newest.isoformat())
+            if read == 0:
+                return SyncReport()
+            with self._store.writing() as session:
+                approved = orjson.dumps(session.approved_diagnoses(), option=orjson.OPT_SORT_KEYS).decode()
+                session.put_fact(APPROVED_FACT, approved)
+                session.enqueue(session.waiting_keys(), self._clock())
+            return SyncReport(looked_at=read).plus(self._deliver())
+
+    def _note_suggestion(self, suggestion: ModelSuggestion) -> bool:
+        """Whether the model says something new of an image in its first round."""
+        try:
+            key = WorkKey.parse(suggestion.key)
+            if key.round > 1:
+                return False
+            with self._store.writing() as session:
+                record = session.record(key.image_id)
+                reading = submissions.model_reading(suggestion, record, self._setting(session).taxonomy)
+                return session.put_model_reading(reading)
+        except (ReviewError, ConversionError) as error:
+            log.warning("prediction on task %d left out of the order: %s", suggestion.task_id, error)
+            return False
 
     def project(self, tier: Tier) -> int:
         """Label Studio's id of a tier's project; raises LabelStudioError before the first set-up."""

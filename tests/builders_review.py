@@ -16,7 +16,7 @@ from converters.geometry import ImageSize, PixelBox
 from converters.label_studio import controls, results
 from converters.label_studio.controls import TaskField, Tier, Verdict
 from review_workflow.decisions import Setting
-from review_workflow.label_studio import SubmittedAnnotation, TaskSnapshot
+from review_workflow.label_studio import ModelSuggestion, SubmittedAnnotation, TaskSnapshot
 from review_workflow.people import Person, Role, Roster
 from review_workflow.policy import Policy, QualityAssurance, Readers
 from review_workflow.presentation import TaskDraft
@@ -96,6 +96,7 @@ class MemoryTask:
     draft: TaskDraft
     updated_at: datetime
     annotations: dict[int, SubmittedAnnotation]
+    prediction: tuple[str, bytes] | None = None
 
     @property
     def data(self) -> dict[str, str | float]:
@@ -163,6 +164,19 @@ class MemoryLabelStudio:
         self._answer()
         tasks = [t for t in self.all_tasks.values() if t.project_id == project_id and t.annotations]
         yield from [_snapshot(t) for t in sorted(tasks, key=lambda t: t.task_id) if not since or t.updated_at >= since]
+
+    def suggestions(self, project_id: int, since: datetime | None) -> Iterator[ModelSuggestion]:
+        self._answer()
+        for task in list(self.all_tasks.values()):
+            recent = not since or task.updated_at >= since
+            if recent and task.project_id == project_id and not task.annotations and task.prediction is not None:
+                version, result = task.prediction
+                key = str(task.data[TaskField.KEY])
+                yield ModelSuggestion(task.task_id, key, version, task.updated_at, result)
+
+    def predict(self, task_id: int, version: str, result: bytes) -> None:
+        self.all_tasks[task_id].prediction = (version, result)
+        self.all_tasks[task_id].updated_at = self.now()
 
     def users(self) -> dict[int, str]:
         self._answer()

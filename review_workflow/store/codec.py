@@ -42,6 +42,11 @@ def encode_annotation(annotation: Annotation | None) -> str:
     return "" if annotation is None else _text(manifest.encode_annotation(annotation))
 
 
+def decode_annotation(text: str) -> Annotation:
+    """The annotation of its canonical JSON."""
+    return manifest.decode_annotation(orjson.loads(text))
+
+
 def encode_strings(values: tuple[str, ...]) -> str:
     """JSON list of strings."""
     return _text(list(values))

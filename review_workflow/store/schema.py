@@ -85,6 +85,14 @@ inbox = Table(
     Column("received_at", Float, nullable=False),
 )
 
+model_readings = Table(
+    "model_readings",
+    metadata,
+    Column("image_id", String(128), primary_key=True),
+    Column("model_version", String(256), nullable=False),
+    Column("reading", Text, nullable=False),
+)
+
 facts = Table(
     "facts",
     metadata,

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import orjson
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from converters import manifest
-from converters.annotation import ImageRecord
+from converters.annotation import Annotation, ImageRecord
 from converters.label_studio.controls import Tier
 from review_workflow.errors import ConflictError, UnknownImageError
 from review_workflow.people import Person, Role, Roster
@@ -99,6 +99,34 @@ class Session(Traffic):
     def record_events(self, image_id: str, events: Sequence[Event], policy: str, now: float) -> None:
         """Puts events on record that change no review."""
         audit.append(self._connection, image_id, events, policy, now)
+
+    def put_model_reading(self, reading: Annotation) -> bool:
+        """Whether the model's reading of an image is new or another one than before."""
+        table, row = schema.model_readings, codec.encode_annotation(reading)
+        known = self._connection.execute(
+            select(table.c.reading).where(table.c.image_id == reading.image_id)
+        ).scalar_one_or_none()
+        if known == row:
+            return False
+        self._connection.execute(delete(table).where(table.c.image_id == reading.image_id))
+        values = {"image_id": reading.image_id, "model_version": reading.model_version or "", "reading": row}
+        self._connection.execute(insert(table).values(values))
+        return True
+
+    def model_reading(self, image_id: str) -> Annotation | None:
+        """What the model says of an image, or None where it was not asked."""
+        table = schema.model_readings
+        found = self._connection.execute(select(table.c.reading).where(table.c.image_id == image_id))
+        text = found.scalar_one_or_none()
+        return codec.decode_annotation(text) if text else None
+
+    def approved_diagnoses(self) -> dict[str, int]:
+        """The number of approved images that hold each diagnosis."""
+        counts: Counter[str] = Counter()
+        for review in self.reviews(ReviewState.APPROVED):
+            lesions = review.truth.lesions if review.truth else ()
+            counts.update({lesion.diagnosis for lesion in lesions if lesion.diagnosis})
+        return dict(counts)
 
     def states(self) -> dict[ReviewState, int]:
         """How many images are in each state; states without images are left out."""

@@ -129,6 +129,11 @@ class Traffic:
             update(schema.works).where(schema.works.c.key.in_(wanted)).values(task_id=None, pushed=None)
         )
 
+    def waiting_keys(self) -> tuple[WorkKey, ...]:
+        """All work that waits for its answer."""
+        query = select(schema.works.c.key).where(schema.works.c.status == WorkStatus.WAITING.value)
+        return tuple(sorted(WorkKey.parse(key) for key in self._connection.execute(query).scalars()))
+
     def remake_tasks(self, tier: Tier, now: float) -> None:
         """Forgets all tasks of a tier and asks for those still waited for to be made again."""
         table = schema.works
