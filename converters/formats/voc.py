@@ -1,7 +1,8 @@
 """Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`; one box for each lesion.
 
-Edges are written as they are, with fractions: `xmin` is the left edge and `xmax` the right edge in pixels from nought,
-as most programs of today write and read them. Source: the VOC 2012 development kit, for the names of the elements.
+Pixels count from one and `xmax` is inclusive, so `xmin` is the left edge plus one and `xmax` the right edge; fractions are
+kept. A file with a coordinate below one was written by a program that counts from nought, and is read as such.
+Source: the VOC 2012 development kit.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _object(lesion: Lesion, size: ImageSize, taxonomy: Taxonomy) -> str:
     cut = int(box != lesion.box)
     return (
         f"  <object><name>{name}</name><pose>Unspecified</pose><truncated>{cut}</truncated><difficult>0</difficult>"
-        f"<bndbox><xmin>{box.x_min:.10g}</xmin><ymin>{box.y_min:.10g}</ymin><xmax>{box.x_max:.10g}</xmax>"
+        f"<bndbox><xmin>{box.x_min + 1:.10g}</xmin><ymin>{box.y_min + 1:.10g}</ymin><xmax>{box.x_max:.10g}</xmax>"
         f"<ymax>{box.y_max:.10g}</ymax></bndbox></object>\n"
     )
 
@@ -113,17 +114,21 @@ def _read_item(path: Path, split: Split | None, images: ImageFolder | None, taxo
         image_id, found = measured(file, str(path))
         require_size(file, found, size, str(path))
         uri = str(file)
-    objects = enumerate(tree.findall("object"), 1)
-    lesions = tuple(_lesion(found, size, taxonomy, f"{path}, object {number}") for number, found in objects)
+    objects = tree.findall("object")
+    starts = [_number(found, f"bndbox/{side}", path) for found in objects for side in ("xmin", "ymin")]
+    first = 0 if min(starts, default=1.0) < 1 else 1
+    lesions = tuple(
+        _lesion(found, size, first, taxonomy, f"{path}, object {number}") for number, found in enumerate(objects, 1)
+    )
     finding = Finding.LESIONS if lesions else Finding.LESION_FREE
     record = ImageRecord(image_id, uri, size, original_name=name)
     return DatasetItem(record, Annotation(image_id, finding, lesions, author="voc"), split)
 
 
-def _lesion(found: Element, size: ImageSize, taxonomy: Taxonomy, item: str) -> Lesion:
+def _lesion(found: Element, size: ImageSize, first: int, taxonomy: Taxonomy, item: str) -> Lesion:
     diagnosis = taxonomy.resolve(found.findtext("name") or "", f"{item}, name")
     edges = [_number(found, f"bndbox/{side}", item) for side in ("xmin", "ymin", "xmax", "ymax")]
-    box = PixelBox(*edges)
+    box = PixelBox(edges[0] - first, edges[1] - first, edges[2], edges[3])
     clipped = box.clipped(size)
     if clipped.area <= 0 or max(abs(box.width - clipped.width), abs(box.height - clipped.height)) > 1:
         raise AnnotationError(f"{item}, bndbox", edges, f"a box inside {size.width}×{size.height}", "Correct the box.")
