@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +17,10 @@ Pixels: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 GREY = 114
+_BILINEAR = Image.Resampling.BILINEAR
+_GAP = 3.0
+_REACH = 4
+"""How many output pixels' worth of input around a part the filter may look at; more is never copied."""
 _CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], dtype=np.float32)
 
 
@@ -162,6 +167,10 @@ def _start(start: float, side: float, extent: int) -> float:
 def _resized(pixels: Pixels, width: int, height: int, part: PixelBox | None = None) -> Pixels:
     if part is None and pixels.shape[:2] == (height, width):
         return pixels
-    box = None if part is None else (part.x_min, part.y_min, part.x_max, part.y_max)
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
-    return np.asarray(image)
+    if part is None:
+        return np.asarray(Image.fromarray(pixels).resize((width, height), _BILINEAR, reducing_gap=_GAP))
+    margin = math.ceil(max(part.width / width, part.height / height)) * _REACH
+    left, top = max(math.floor(part.x_min) - margin, 0), max(math.floor(part.y_min) - margin, 0)
+    near = pixels[top : math.ceil(part.y_max) + margin, left : math.ceil(part.x_max) + margin]
+    box = (part.x_min - left, part.y_min - top, part.x_max - left, part.y_max - top)
+    return np.asarray(Image.fromarray(near).resize((width, height), _BILINEAR, box, reducing_gap=_GAP))
