@@ -208,8 +208,11 @@ def add_person(
 
 @people_app.command("leave")
 def leave(email: Annotated[str, typer.Argument(help="Who is away.")], as_json: Json = False) -> None:
-    """Give somebody no new work until they are back."""
-    _print_person(as_json, _set_active(email, False), "gets no new work")
+    """Give somebody no new work until they are back, and their waiting work to others."""
+    person = _set_active(email, False)
+    with _service() as service:
+        moved = service.hand_over(email)
+    _print_person(as_json, person, f"gets no new work; {len(moved)} waiting tasks went to others")
 
 
 @people_app.command("back")

@@ -1,8 +1,8 @@
 """How good each reader is, measured against what was approved in the end, and how often wrong suggestions pass.
 
 The rubber-stamp index of a reader is the share of wrong suggestions that they left as they were. In tier 2 the
-suggestion is the technician's reading, wrong where it differs from the truth. In tier 1 it is the model's, of which only the outcome
-is known: left as it was and wrong in the end, or changed.
+suggestion is the technician's reading, wrong where it differs from the truth. In tier 1 it is the model's, of which
+only the outcome is known: left as it was and wrong in the end, or changed.
 """
 
 from __future__ import annotations

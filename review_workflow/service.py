@@ -121,6 +121,18 @@ class ReviewService:
         with self._store.reading() as session:
             return session.people()
 
+    def hand_over(self, email: str, by: Person = SYSTEM) -> tuple[WorkKey, ...]:
+        """The waiting work of a person, given to others with the role (to anybody where nobody is left)."""
+        with self._store.reading() as session:
+            keys = session.waiting_keys(assignee=email)
+        for key in keys:
+            with self._store.reading() as session:
+                review, roster = session.review(key.image_id), session.roster()
+            busy = {work.assignee for work in review.current(key.tier) if work.assignee}
+            never = {email, *busy, *(a.annotation.author for a in review.answers if a.key.tier < key.tier)}
+            self.reassign(key, by, next(iter(roster.pick(key.tier, 1, never)), None))
+        return keys
+
     def person(self, email: str) -> Person:
         """The person with an address; raises UnknownPersonError."""
         found = next((person for person in self.people() if person.email == email), None)

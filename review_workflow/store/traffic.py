@@ -129,9 +129,11 @@ class Traffic:
             update(schema.works).where(schema.works.c.key.in_(wanted)).values(task_id=None, pushed=None)
         )
 
-    def waiting_keys(self) -> tuple[WorkKey, ...]:
-        """All work that waits for its answer."""
+    def waiting_keys(self, assignee: str | None = None) -> tuple[WorkKey, ...]:
+        """All work that waits for its answer, or what waits for one person."""
         query = select(schema.works.c.key).where(schema.works.c.status == WorkStatus.WAITING.value)
+        if assignee is not None:
+            query = query.where(schema.works.c.assignee == assignee)
         return tuple(sorted(WorkKey.parse(key) for key in self._connection.execute(query).scalars()))
 
     def remake_tasks(self, tier: Tier, now: float) -> None:

@@ -266,6 +266,15 @@ def test_somebody_elses_edit_of_an_answer_does_not_count(house: House) -> None:
     assert review.readings(Tier.DERMATOLOGIST)[0].annotation.lesions[0].diagnosis == "mel"
 
 
+def test_the_waiting_work_of_somebody_on_leave_goes_to_others(house_of_two: House) -> None:
+    house = house_of_two
+    house.label()
+    assert [str(key)[-5:] for key in house.service.hand_over(ANNA.email)] == ["2:1:1"]
+    house.service.settle()
+    assert [t.data[TaskField.ASSIGNEE] for t in house.studio.open_tasks(Tier.DERMATOLOGIST)] == ["", BEN.email]
+    assert house.service.history()[-1].reason == "anna@example.org → anybody"
+
+
 def test_an_unknown_image_is_named(house: House) -> None:
     with pytest.raises(UnknownImageError, match="no-such-image"):
         house.service.review("no-such-image")
