@@ -145,7 +145,7 @@ class Pipeline:
                 candidates = _candidates(outputs[0][number], spec)
                 prototypes = outputs[1][number] if spec.task is DetectorTask.SEGMENT else None
                 found.append(_kept(candidates, spec, one, prototypes))
-                doubts.append(_doubt(candidates.scores, spec.score_threshold))
+                doubts.append(_doubt(candidates, spec.score_threshold))
         return found, doubts
 
     def _readings(self, outputs: tuple[Floats, ...], spec: ClassifierSpec) -> Iterator[Reading]:
@@ -205,9 +205,10 @@ def _outline(
     return Polygon(tuple((float(x), float(y)) for x, y in original))
 
 
-def _doubt(scores: Floats, threshold: float) -> float:
+def _doubt(candidates: Candidates, threshold: float) -> float:
     """How near the nearest candidate is to the line between lesion and nothing: 1 on it, 0 at a score of 0 or 1."""
     below, above = max(threshold, 1e-6), max(1 - threshold, 1e-6)
+    scores = np.append(candidates.scores, candidates.peak)
     shares = np.where(scores < threshold, scores / below, (1 - scores) / above)
     return float(shares.clip(0, 1).max(initial=0.0))
 

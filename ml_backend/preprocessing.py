@@ -48,11 +48,15 @@ class Letterbox:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Detections of one picture, best first: corner boxes (N, 4), scores (N,), mask coefficients (N, 32) or (N, 0)."""
+    """Detections of one picture, best first: corner boxes (N, 4), scores (N,), mask coefficients (N, 32) or (N, 0).
+
+    `peak` is the best score of all, however faint: what the detector came nearest to seeing.
+    """
 
     boxes: Floats
     scores: Floats
     coefficients: Floats
+    peak: float = 0.0
 
 
 def letterbox(pixels: Pixels, size: int) -> tuple[Pixels, Letterbox]:
@@ -132,7 +136,8 @@ def decode_detections(raw: Floats, floor: float, iou_threshold: float, limit: in
     boxes = np.stack((x - half_w, y - half_h, x + half_w, y + half_h), axis=1).astype(np.float32)
     kept = suppress(boxes, iou_threshold, limit)
     coefficients = found[classes:, kept].T.astype(np.float32)
-    return Candidates(boxes[kept], scores[chosen][kept].astype(np.float32), coefficients)
+    peak = float(np.nan_to_num(scores).max(initial=0.0))
+    return Candidates(boxes[kept], scores[chosen][kept].astype(np.float32), coefficients, peak)
 
 
 def suppress(boxes: Floats, iou_threshold: float, limit: int) -> NDArray[np.intp]:

@@ -89,6 +89,8 @@ def test_a_clearly_empty_picture_is_certain_and_a_finding_on_the_brink_is_not(tm
     assert predict(sure, encoded(pixels()))[0].uncertainty == pytest.approx(0.1 / 0.75, abs=1e-3)
     (nothing,) = predict(brink, encoded(pixels()))
     assert nothing.lesions == () and nothing.uncertainty == pytest.approx(0.96, abs=1e-3)
+    faint = Pipeline.open(bundle(tmp_path, classifier=False, score=0.01, name="faint"))
+    assert predict(faint, encoded(pixels()))[0].uncertainty == pytest.approx(0.04, abs=1e-3)
 
 
 def test_a_large_photograph_is_read_reduced_and_told_in_its_own_pixels(tmp_path: Path) -> None:
