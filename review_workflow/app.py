@@ -20,6 +20,7 @@ from review_workflow.errors import (
     ConflictError,
     LabelStudioError,
     ReviewError,
+    StoreError,
     UnknownImageError,
     UnknownPersonError,
     WebhookError,
@@ -33,6 +34,7 @@ _STATUS: dict[type[ReviewError], HTTPStatus] = {
     UnknownPersonError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
     BusyError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
     LabelStudioError: HTTPStatus.BAD_GATEWAY,
     AuditError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

@@ -50,5 +50,9 @@ class WebhookError(ReviewError):
     """A webhook that is not from our Label Studio or cannot be read."""
 
 
+class StoreError(ReviewError):
+    """A database that is locked, full or away; nothing of the transaction was kept."""
+
+
 class BusyError(ReviewError):
     """Another process holds the work that was asked for."""

@@ -12,9 +12,9 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from review_workflow.errors import SettingsError
+from review_workflow.errors import SettingsError, StoreError
 from review_workflow.store.session import Session
 
 _MIGRATION_LOCK = 7_301_946
@@ -29,14 +29,14 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A transaction that is committed when the block ends and rolled back when it raises."""
-        with self._engine.begin() as connection:
+        with _named_failures(), self._engine.begin() as connection:
             yield Session(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A connection for reading only; it never waits for a writer on SQLite."""
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            yield Session(connection)
+        with _named_failures(), self._engine.connect() as connection:
+            yield Session(connection.execution_options(isolation_level="AUTOCOMMIT"))
 
     def close(self) -> None:
         """Gives all connections back."""
@@ -48,10 +48,24 @@ class Store:
         return self._engine.dialect.name
 
 
-def open_store(url: str) -> Store:
-    """The database at a SQLAlchemy URL, created and migrated where needed; raises SettingsError for an unusable one."""
+@contextmanager
+def _named_failures() -> Iterator[None]:
     try:
-        engine = _engine(url)
+        yield
+    except OperationalError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise StoreError(
+            "database", reason, "a database that takes writes", "Free it, or make room; then again."
+        ) from error
+
+
+def open_store(url: str, patience: float = 30.0) -> Store:
+    """The database at a SQLAlchemy URL, created and migrated where needed; raises SettingsError for an unusable one.
+
+    `patience` is how many seconds a writer waits for another one on SQLite.
+    """
+    try:
+        engine = _engine(url, patience)
         _migrate(engine)
     except (ArgumentError, DatabaseError, ModuleNotFoundError) as error:
         reason = str(error).splitlines()[0]
@@ -59,12 +73,12 @@ def open_store(url: str) -> Store:
     return Store(engine)
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, patience: float) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, connect_args={"timeout": 30})
+        engine = create_engine(parsed, connect_args={"timeout": patience})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediately)
         return engine

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from converters.label_studio.controls import Tier
 from review_workflow.review import WorkKey, WorkStatus
@@ -188,7 +189,11 @@ class Traffic:
         if held is not None and held.owner != owner and now < held.expires_at <= now + seconds:
             return False
         self._connection.execute(delete(table).where(table.c.name == name))
-        self._connection.execute(insert(table).values(name=name, owner=owner, expires_at=now + seconds))
+        try:
+            with self._connection.begin_nested():
+                self._connection.execute(insert(table).values(name=name, owner=owner, expires_at=now + seconds))
+        except IntegrityError:
+            return False
         return True
 
     def give_lease(self, name: str, owner: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -185,7 +186,7 @@ def test_bulk_verdicts_carry_the_user_and_keep_to_their_own_tasks(stack: Stack, 
     service.settle()
     technician = login_of(stack, Role.TECHNICIAN)
     with signed_in(stack, technician) as client:
-        (task,) = [t for t in client.tasks.list(project=service.project(Tier.TECHNICIAN)) if not t.annotations]
+        (task,) = open_tasks(client, service.project(Tier.TECHNICIAN), record)
         client.annotations.create(task.id, result=orjson.loads(a_result([a_lesion("mel")])), lead_time=1.0)
     service.settle()
     first, second = (login_of(stack, Role.DERMATOLOGIST, number) for number in (0, 1))
@@ -203,8 +204,14 @@ def test_bulk_verdicts_carry_the_user_and_keep_to_their_own_tasks(stack: Stack, 
         (second.email, "sent back"),
     ]
     with signed_in(stack, technician) as client:
-        (back,) = [t for t in client.tasks.list(project=service.project(Tier.TECHNICIAN)) if not t.annotations]
+        (back,) = open_tasks(client, service.project(Tier.TECHNICIAN), record)
     assert "Too wide." in back.data[TaskField.NOTE]
+
+
+def open_tasks(client: LabelStudio, project: int, record: ImageRecord) -> list[Any]:
+    """The unanswered tasks of an image in a project."""
+    tasks = client.tasks.list(project=project, fields="all")
+    return [task for task in tasks if not task.annotations and task.data[TaskField.IMAGE_ID] == record.image_id]
 
 
 def bulk(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from builders_review import (
@@ -25,7 +28,7 @@ from sqlalchemy.exc import DBAPIError
 
 from converters.label_studio.controls import Tier
 from review_workflow.decisions import register
-from review_workflow.errors import ConflictError, SettingsError
+from review_workflow.errors import ConflictError, SettingsError, StoreError
 from review_workflow.review import Event
 from review_workflow.store import Store, open_store
 from review_workflow.store.schema import metadata
@@ -144,6 +147,43 @@ def test_several_programs_may_open_a_new_database_at_once(database_url: str) -> 
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_locked_database_is_a_clear_word_and_keeps_nothing(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'review.db'}", patience=0.05)
+    with closing(sqlite3.connect(tmp_path / "review.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"), store.writing() as session:
+            session.put_fact("name", "value")
+    with store.reading() as session:
+        assert session.fact("name") is None
+    store.close()
+
+
+def test_a_full_database_is_a_clear_word_and_keeps_nothing(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'review.db'}")
+    with pytest.raises(StoreError, match="full"), store.writing() as session:
+        session._connection.exec_driver_sql("PRAGMA max_page_count = 10")
+        session.put_fact("name", "x" * 1_000_000)
+    with store.reading() as session:
+        assert session.fact("name") is None
+    store.close()
+
+
+def test_takers_of_a_lease_at_the_same_instant_are_told_apart(store: Store) -> None:
+    winners: list[int] = []
+
+    def take(number: int) -> None:
+        with store.writing() as session:
+            if session.take_lease("sync", str(number), 100.0, 60.0):
+                winners.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(winners) == 1
 
 
 @pytest.mark.parametrize("url", ["nonsense", "oracle://somewhere/db", "postgresql://nobody@127.0.0.1:1/none"])
