@@ -16,6 +16,7 @@ from dermloop.stack.ports import Ports
 from dermloop.stack.programs import BACKEND, LABEL_STUDIO, REVIEW, WORKER, Program, programs, url
 from dermloop.stack.secrets import Login, StackSecrets, open_secrets, save_secrets
 from dermloop.stack.supervisor import Say, Supervisor
+from review_workflow.label_studio_actions import install_actions
 
 if TYPE_CHECKING:
     from ml_backend.settings import Settings as ServingSettings
@@ -48,7 +49,9 @@ class Stack:
         place, chosen = Home.at(home), ports or Ports()
         place.create()
         secrets = open_secrets(place.secrets)
-        return cls(place, chosen, secrets, programs(place, chosen, secrets, install.ensure_label_studio(say)), say)
+        label_studio = install.ensure_label_studio(say)
+        install_actions(label_studio.parent.parent)
+        return cls(place, chosen, secrets, programs(place, chosen, secrets, label_studio), say)
 
     @property
     def label_studio_url(self) -> str:

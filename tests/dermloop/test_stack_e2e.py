@@ -103,6 +103,14 @@ def test_each_person_can_log_in_and_see_the_work(place: Place) -> None:
         assert sorted(len(found) for found in work.values()) == [0, 0, PICTURES]
 
 
+def test_the_bulk_verdicts_are_in_the_data_manager(place: Place) -> None:
+    token = place.secrets.people[1].token
+    projects = place.get("/api/projects", token).json()["results"]
+    project = next(found["id"] for found in projects if "2" in found["title"])
+    offered = {action["id"] for action in place.get(f"/api/dm/actions?project={project}", token).json()}
+    assert {"dermloop_accept", "dermloop_send_back"} <= offered
+
+
 def test_a_technician_gets_the_picture_itself_and_is_told_that_it_is_synthetic(place: Place) -> None:
     token = place.secrets.people[0].token
     task = next(found for found in tasks_of(place, token).values() if found)[0]
