@@ -34,18 +34,20 @@ class ObjectStore:
 
     def __init__(self, endpoint: str | None = None) -> None:
         self._endpoint = endpoint
-        self._local = threading.local()
+        self._turn = threading.Lock()
+        self._client: Any = None
 
     @property
     def client(self) -> Any:
-        """The boto3 client of this thread."""
-        import boto3
-        from botocore.config import Config
+        """The boto3 client, made on first use and shared by all threads."""
+        with self._turn:
+            if self._client is None:
+                import boto3
+                from botocore.config import Config
 
-        if not hasattr(self._local, "client"):
-            settings = Config(connect_timeout=3, read_timeout=15, retries={"max_attempts": 2})
-            self._local.client = boto3.session.Session().client("s3", endpoint_url=self._endpoint, config=settings)
-        return self._local.client
+                settings = Config(connect_timeout=3, read_timeout=15, retries={"max_attempts": 2})
+                self._client = boto3.session.Session().client("s3", endpoint_url=self._endpoint, config=settings)
+            return self._client
 
     def read(self, bucket: str, key: str, max_bytes: int) -> bytes:
         """The bytes of an object; raises FetchError where it is missing, too large or refused."""

@@ -39,7 +39,7 @@ def test_generated_requests_meet_the_documented_answers(app: Flask, path: str) -
     for operation in schema[path].values():
 
         @settings(
-            max_examples=60,
+            max_examples=25,
             deadline=None,
             derandomize=True,
             phases=[Phase.generate],

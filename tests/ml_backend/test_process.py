@@ -32,7 +32,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(params=STARTS)
+@pytest.fixture
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     bundle(tmp_path)
     (tmp_path / "images").mkdir()
@@ -63,6 +63,14 @@ def worker_of(process: subprocess.Popen[bytes]) -> int:
     return int(children[0])
 
 
+@pytest.mark.parametrize("served", ["label-studio-ml"], indirect=True)
+def test_label_studio_s_own_tool_starts_the_same_service(served: tuple[str, subprocess.Popen[bytes]]) -> None:
+    address, _ = served
+    small = {"tasks": BODY["tasks"][:1]}
+    assert until(lambda: bool(requests.post(f"{address}/predict", json=small, timeout=20).json()["results"][0]), 30)
+
+
+@pytest.mark.parametrize("served", ["dermloop"], indirect=True)
 def test_a_worker_killed_in_the_middle_of_a_batch_is_replaced(served: tuple[str, subprocess.Popen[bytes]]) -> None:
     address, process = served
     assert until(lambda: requests.post(f"{address}/predict", json={"tasks": []}, timeout=20).ok, 30)
