@@ -91,6 +91,11 @@ class Taxonomy:
     def _by_spelling(self) -> Mapping[str, Diagnosis]:
         return {label: d for d in self.diagnoses for label in (d.code, d.name, *d.aliases)}
 
+    @cached_property
+    def words(self) -> Mapping[str, tuple[str, str]]:
+        """Code and severity by code, name and alias as they are spelt in the registry; for the bulk of exact labels."""
+        return {label: (d.code, d.severity.value) for label, d in self._by_spelling.items()}
+
     def find(self, label: str) -> Diagnosis | None:
         """The diagnosis that a code, name or alias stands for (case does not matter), or None."""
         return self._by_spelling.get(label) or self._by_label.get(_key(label))

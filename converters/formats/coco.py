@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,22 +45,38 @@ _OPEN = {severity: _OPEN_START + index for index, severity in enumerate(controls
 _EXTRA = "dermloop"
 _CROWD = ("iscrowd", "1")
 _CHUNK = 1 << 20
+_BATCH = 1000
 
 
 @dataclass(slots=True)
+class _Rows:
+    """Rows of one list of a file, kept on disk once they are large; written many at a time."""
+
+    stream: IO[bytes]
+    count: int = 0
+    _waiting: list[Mapping[str, Any]] = field(default_factory=list)
+    _begun: bool = False
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row."""
+        self._waiting.append(row)
+        if len(self._waiting) == _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._waiting:
+            self.stream.write((b",\n" if self._begun else b"") + orjson.dumps(self._waiting)[1:-1])
+            self._begun = True
+            self._waiting.clear()
+
+
+@dataclass(frozen=True, slots=True)
 class _Spool:
-    """The two lists of one split's file, kept on disk once they are large."""
+    """The two lists of one split's file."""
 
-    images: IO[bytes]
-    annotations: IO[bytes]
-    image_count: int = 0
-    annotation_count: int = 0
-
-    def add_image(self, row: Mapping[str, Any]) -> None:
-        self.images.write((b",\n" if self.image_count > 1 else b"") + orjson.dumps(row))
-
-    def add_annotation(self, row: Mapping[str, Any]) -> None:
-        self.annotations.write((b",\n" if self.annotation_count > 1 else b"") + orjson.dumps(row))
+    images: _Rows
+    annotations: _Rows
 
 
 def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
@@ -69,7 +85,8 @@ def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | 
     with ExitStack() as stack:
         for placed in items:
             if placed.split not in spools:
-                spools[placed.split] = _Spool(stack.enter_context(_temporary()), stack.enter_context(_temporary()))
+                streams = (stack.enter_context(_temporary()) for _ in range(2))
+                spools[placed.split] = _Spool(*map(_Rows, streams))
             _add(spools[placed.split], placed, settings)
             if placed.image is not None:
                 yield Picture(f"images/{placed.split}/{placed.name}", placed)
@@ -82,20 +99,22 @@ def _temporary() -> tempfile.SpooledTemporaryFile[bytes]:
 
 
 def _add(spool: _Spool, placed: Placed, settings: WriteSettings) -> None:
-    spool.image_count += 1
-    spool.add_image(_image_row(placed, spool.image_count))
+    spool.images.count += 1
+    spool.images.add(_image_row(placed, spool.images.count))
     for lesion in placed.item.truth.lesions:
-        spool.annotation_count += 1
-        spool.add_annotation(_annotation_row(lesion, placed, spool, settings))
+        spool.annotations.count += 1
+        numbers = (spool.annotations.count, spool.images.count)
+        spool.annotations.add(_annotation_row(lesion, placed.item.record.size, numbers, settings))
 
 
 def _file(path: str, spool: _Spool, settings: WriteSettings) -> Iterator[Piece]:
     categories = orjson.dumps(_categories(settings))
     yield Piece(path, b'{"info":{"description":"dermloop export"},"licenses":[],"categories":' + categories)
-    for name, stream in (("images", spool.images), ("annotations", spool.annotations)):
+    for name, rows in (("images", spool.images), ("annotations", spool.annotations)):
         yield Piece(path, f',\n"{name}":['.encode())
-        stream.seek(0)
-        while chunk := stream.read(_CHUNK):
+        rows.flush()
+        rows.stream.seek(0)
+        while chunk := rows.stream.read(_CHUNK):
             yield Piece(path, chunk)
         yield Piece(path, b"]")
     yield Piece(path, b"}\n")
@@ -136,13 +155,15 @@ def _image_row(placed: Placed, number: int) -> dict[str, Any]:
 _PLAIN = {"finding": "lesions", "level": "technician"}
 
 
-def _annotation_row(lesion: Lesion, placed: Placed, spool: _Spool, settings: WriteSettings) -> dict[str, Any]:
-    size, shape = placed.item.record.size, lesion.shape
+def _annotation_row(
+    lesion: Lesion, size: ImageSize, numbers: tuple[int, int], settings: WriteSettings
+) -> dict[str, Any]:
+    shape = lesion.shape
     box = lesion.box.clipped(size)
     x, y, width, height = box.x_min, box.y_min, box.width, box.height
     row: dict[str, Any] = {
-        "id": spool.annotation_count,
-        "image_id": spool.image_count,
+        "id": numbers[0],
+        "image_id": numbers[1],
         "category_id": _category(lesion, settings.taxonomy),
         "bbox": [x, y, width, height],
         "area": width * height if shape is None else _area(shape, box, size),

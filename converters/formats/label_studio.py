@@ -62,8 +62,9 @@ def read(source: Path, settings: ReadSettings) -> ReadResult:
     path = source / TASKS if source.is_dir() else source
     folder = ImageFolder.scan(settings.images) if settings.images else None
     reader = _Source(path, settings, folder)
+    file = path.name
     for task in read_elements(path):
-        name = f"{path.name}, task {task.get('id')}"
+        name = f"{file}, task {task.get('id')}"
         try:
             yield _item(task, name, reader)
         except ConversionError as error:

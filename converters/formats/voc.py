@@ -1,7 +1,7 @@
 """Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`; one box for each lesion.
 
-Pixels count from one and `xmax` is inclusive, so `xmin` is the left edge plus one and `xmax` the right edge; fractions are
-kept. A file with a coordinate below one was written by a program that counts from nought, and is read as such.
+Pixels count from one and `xmax` is inclusive: `xmin` is the left edge plus one and `xmax` the right edge; fractions
+are kept. A file with a coordinate below one was written by a program that counts from nought, and is read as such.
 Source: the VOC 2012 development kit.
 """
 

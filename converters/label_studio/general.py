@@ -95,17 +95,16 @@ def _plain_box(row: Row, size: ImageSize, taxonomy: Taxonomy) -> Lesion | None:
     try:
         value, region_id = row["value"], row["id"]
         labels, turn, origin = value["rectanglelabels"], value.get("rotation"), _ORIGINS[row.get("origin")]
-        x0, y0 = value["x"] * size.width / 100, value["y"] * size.height / 100
-        x1, y1 = x0 + value["width"] * size.width / 100, y0 + value["height"] * size.height / 100
-        inside = 0 <= x0 <= x1 <= size.width and 0 <= y0 <= y1 <= size.height
+        wide, high = size.width, size.height
+        x0, y0 = value["x"] * wide / 100, value["y"] * high / 100
+        x1, y1 = x0 + value["width"] * wide / 100, y0 + value["height"] * high / 100
+        inside = 0 <= x0 <= x1 <= wide and 0 <= y0 <= y1 <= high
         if turn or not inside or len(labels) != 1 or "score" in row or type(region_id) is not str:
             return None
-        found = taxonomy.find(labels[0])
+        code, severity = taxonomy.words[labels[0]]
     except (KeyError, TypeError, AttributeError):
         return None
-    if found is None:
-        return None
-    return Lesion(PixelBox(x0, y0, x1, y1), found.code, found.severity.value, region_id=region_id, origin=origin)
+    return Lesion(PixelBox(x0, y0, x1, y1), code, severity, region_id=region_id, origin=origin)
 
 
 _ORIGINS: Mapping[object, Origin] = {None: Origin.MANUAL, **{origin.value: origin for origin in Origin}}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from converters.errors import AnnotationError
 
-_BLOCK = 8 << 20
+_BLOCK = 16 << 20
 _STRUCTURE = np.zeros(256, dtype=np.int8)
 for _byte, _step in ((b"{", 1), (b"[", 1), (b"}", -1), (b"]", -1), (b'"', 2)):
     _STRUCTURE[_byte[0]] = _step
@@ -27,9 +27,20 @@ def read_elements(path: Path, block: int = _BLOCK) -> Iterator[dict[str, Any]]:
     """
     try:
         with path.open("rb") as stream:
-            yield from _elements(stream, str(path), block)
+            yield from _whole(path, block) or _elements(stream, str(path), block)
     except OSError as error:
         raise AnnotationError(str(path), str(error), "a readable JSON file", "Name the export's file.") from error
+
+
+def _whole(path: Path, block: int) -> list[dict[str, Any]]:
+    """All objects of a small file, parsed in one go; none where it is large, broken or no array of objects."""
+    if path.stat().st_size > block:
+        return []
+    try:
+        found = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError:
+        return []
+    return found if isinstance(found, list) and all(isinstance(task, dict) for task in found) else []
 
 
 def _elements(stream: IO[bytes], item: str, block: int) -> Iterator[dict[str, Any]]:

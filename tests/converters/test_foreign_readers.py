@@ -37,6 +37,7 @@ def items(tmp_path: Path) -> tuple[DatasetItem, ...]:
     )
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_pycocotools_loads_and_measures_boxes_outlines_and_holes(
     items: tuple[DatasetItem, ...], tmp_path: Path
 ) -> None:
