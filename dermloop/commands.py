@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from review_workflow.service import ReviewService
 
 _READY_SECONDS = 1800.0
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def up(home: Path | None, ports: Ports, options: UpOptions, detach: bool) -> None:
@@ -231,7 +232,7 @@ def _detached(place: Home) -> None:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether somebody asked to stop. While starting, SIGTERM interrupts as Ctrl-C does."""
+    """Whether somebody asked to stop. SIGTERM and a closed terminal interrupt as Ctrl-C does."""
     asked = threading.Event()
 
     def ask(number: int, frame: object) -> None:
@@ -240,7 +241,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         asked.set()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in _STOPPING}
     try:
         yield asked.is_set
     finally:

@@ -24,6 +24,7 @@ from converters.splits import SplitPolicy, split
 from dermloop.demo import DemoImage, DemoOptions, render
 from dermloop.errors import StartError
 from dermloop.home import Home, cache_folder
+from dermloop.orphans import end_with_parent
 from dermloop.stages import StageLine
 from ml_backend.bundle import champion_version
 
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True, help="folder of the local stack")
     home = Home.at(parser.parse_args().home)
     home.create()
+    end_with_parent()
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 

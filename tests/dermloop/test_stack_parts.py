@@ -187,3 +187,18 @@ def test_strays_of_a_killed_run_are_ended_before_the_next_begins(home: Home, sai
     Supervisor(home, said.append).claim()
     assert not stray.is_running()
     assert said == ["Ending stray, left over from a run that was killed"]
+
+
+def test_a_helper_ends_when_the_process_that_started_it_is_killed() -> None:
+    helper = "from dermloop.orphans import end_with_parent; import time; end_with_parent(); time.sleep(600)"
+    code = (
+        "import subprocess, sys, time;"
+        f"child = subprocess.Popen([sys.executable, '-c', {helper!r}]); print(child.pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        assert eventually(lambda: child.num_threads() > 1)
+        parent.kill()
+    assert eventually(lambda: not child.is_running())
