@@ -60,3 +60,7 @@ class StoreError(ServingError):
 
 class NotFoundError(ServingError):
     """Something asked for by name that is not there."""
+
+
+class InferenceError(ServingError):
+    """A graph that failed on its input."""

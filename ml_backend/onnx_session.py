@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ml_backend.errors import BundleError
+from ml_backend.errors import BundleError, InferenceError
 
 _FATAL = 4
 
@@ -34,7 +34,16 @@ class Graph:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, batch: NDArray[np.float32], first: str = "") -> tuple[NDArray[np.float32], ...]:
-        """The graph's outputs for one batch: the one called `first` where there is such, then the others in order."""
+        """The graph's outputs for one batch: the one called `first` where there is such, then the others in order.
+
+        Raises InferenceError where the graph fails on it.
+        """
         names = sorted(self._outputs, key=lambda name: name != first)
-        found: list[Any] = self._session.run(names, {self._input: batch})
+        try:
+            found: list[Any] = self._session.run(names, {self._input: batch})
+        except Exception as error:  # onnxruntime raises its own unnamed classes
+            name = type(error).__name__
+            raise InferenceError(
+                "model graph", name, f"an input of shape {batch.shape}", "Check the bundle."
+            ) from error
         return tuple(found)

@@ -12,7 +12,7 @@ from converters.annotation import Lesion
 from converters.geometry import ImageSize, PixelBox
 from ml_backend import images
 from ml_backend.bundle import ModelBundle
-from ml_backend.errors import OutOfTimeError, ServingError
+from ml_backend.errors import InferenceError, OutOfTimeError, ServingError
 from ml_backend.host import PipelineHost
 from ml_backend.images import DecodedImage, DecodeLimits
 from ml_backend.pipeline import ImagePrediction, Pipeline, PreparedImage
@@ -79,14 +79,14 @@ class PredictionService:
         All come from the champion, or from the pipeline given. Raises NoModelError where nothing has been promoted.
         """
         pipeline = pipeline or self.host.current()
-        deadline = None if seconds is None else time.monotonic() + seconds
+        patience = _Patience(seconds)
         outcomes: list[Outcome] = []
-        for batch, prepared in self._ahead(pipeline, pictures):
-            if deadline is not None and time.monotonic() > deadline:
-                outcomes += [_left(picture, seconds) for picture in pictures[len(outcomes) :]]
+        for batch, prepared in self._ahead(pipeline, pictures, patience):
+            if patience.left() == 0:
                 break
             outcomes += self._batch(pipeline, batch, prepared, keep_pixels)
-        return Analysis(pipeline.bundle, tuple(outcomes))
+        missed = [Outcome(one.item, error=patience.error(one)) for one in pictures[len(outcomes) :]]
+        return Analysis(pipeline.bundle, (*outcomes, *missed))
 
     def read(self, picture: Picture, boxes: Sequence[PixelBox]) -> ReadBoxes:
         """The classifier's reading of each box (original pixels) of one picture.
@@ -106,7 +106,7 @@ class PredictionService:
         self._readers.shutdown(cancel_futures=True)
 
     def _ahead(
-        self, pipeline: Pipeline, pictures: Sequence[Picture]
+        self, pipeline: Pipeline, pictures: Sequence[Picture], patience: _Patience
     ) -> Iterator[tuple[Sequence[Picture], list[PreparedImage | ServingError]]]:
         """Batches of pictures, prepared; while one is predicted the next is on its way."""
         batches = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
@@ -115,7 +115,8 @@ class PredictionService:
             for number, batch in enumerate(batches):
                 for upcoming in batches[number + len(waiting) : number + 2]:
                     waiting.append([self._readers.submit(self._attempt, pipeline, picture) for picture in upcoming])
-                yield batch, [future.result() for future in waiting.pop(0)]
+                pairs = zip(batch, waiting.pop(0), strict=True)
+                yield batch, [_awaited(picture, future, patience) for picture, future in pairs]
         finally:
             for future in (future for batch in waiting for future in batch):
                 future.cancel()
@@ -136,16 +137,54 @@ class PredictionService:
         prepared: list[PreparedImage | ServingError],
         keep_pixels: bool,
     ) -> list[Outcome]:
+        ready = [one for one in prepared if isinstance(one, PreparedImage)]
         with self._turn:
-            found = iter(pipeline.predict_prepared([one for one in prepared if isinstance(one, PreparedImage)]))
+            found = iter(_predicted(pipeline, ready))
         return [
-            Outcome(picture.item, error=one)
-            if isinstance(one, ServingError)
-            else Outcome(picture.item, next(found), image=one.image if keep_pixels else None)
+            _outcome(picture, one, one if isinstance(one, ServingError) else next(found), keep_pixels)
             for picture, one in zip(batch, prepared, strict=True)
         ]
 
 
-def _left(picture: Picture, seconds: float | None) -> Outcome:
-    cure = "Send fewer at once, or run `dermloop preannotate`."
-    return Outcome(picture.item, error=OutOfTimeError(picture.item, "not reached", f"an answer in {seconds} s", cure))
+class _Patience:
+    """How long a request may still take."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Seconds left, at least 0; None without a limit."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
+    def error(self, picture: Picture) -> OutOfTimeError:
+        """Why a picture has no prediction."""
+        cure = "Send fewer at once, or run `dermloop preannotate`."
+        return OutOfTimeError(picture.item, "not reached", f"an answer in {self._seconds} s", cure)
+
+
+def _awaited(
+    picture: Picture, future: Future[PreparedImage | ServingError], patience: _Patience
+) -> PreparedImage | ServingError:
+    try:
+        return future.result(patience.left())
+    except TimeoutError:
+        return patience.error(picture)
+
+
+def _predicted(pipeline: Pipeline, ready: Sequence[PreparedImage]) -> list[ImagePrediction | ServingError]:
+    """Predictions of a batch; where a graph fails on it, each picture is tried by itself."""
+    try:
+        return list(pipeline.predict_prepared(ready))
+    except InferenceError as error:
+        if len(ready) == 1:
+            return [error]
+        return [one for picture in ready for one in _predicted(pipeline, [picture])]
+
+
+def _outcome(
+    picture: Picture, prepared: PreparedImage | ServingError, found: ImagePrediction | ServingError, keep: bool
+) -> Outcome:
+    if isinstance(found, ServingError):
+        return Outcome(picture.item, error=found)
+    return Outcome(picture.item, found, image=prepared.image if keep and isinstance(prepared, PreparedImage) else None)

@@ -139,6 +139,13 @@ def test_the_long_side_wanted_decides_the_reduction() -> None:
     assert decode(content, "p", DecodeLimits(working_side=801)).pixels.shape == (1200, 1600, 3)
 
 
+def test_a_large_png_is_reduced_like_a_large_jpeg() -> None:
+    content = encoded(pixels(2600, 1950))
+    image = decode(content, "p")
+    assert image.pixels.shape == (975, 1300, 3) and image.size == ImageSize(2600, 1950)
+    assert decode(encoded(pixels(2500, 1900)), "p").pixels.shape == (1900, 2500, 3)
+
+
 def test_the_colours_of_the_builders_differ_enough_to_matter() -> None:
     assert sum(DARK) / 3 / 255 < 0.35 < sum(SKIN) / 3 / 255
 
