@@ -181,7 +181,10 @@ def _shape(label: str, lesion: Lesion, back: Lesion, size: ImageSize, carries: C
     one, other = shape_to_mask(lesion.shape, size), shape_to_mask(region(back), size)
     drawn, differing = int(one.sum()), int(np.logical_xor(one, other).sum())
     if differing > _allowance(lesion, one.sum()):
-        yield Difference(f"{label} pixels", f"{drawn} px", f"{differing} px differ after reading back", False)
+        box = _kept_box(lesion, carries)
+        cut = carries.shapes is Shapes.ROTATED and box.clipped(size) != box
+        reason = STICKS_OUT if cut else f"{differing} px differ after reading back"
+        yield Difference(f"{label} pixels", f"{drawn} px", reason, False)
     elif type(lesion.shape) is not type(back.shape):
         yield Difference(f"{label} shape", kind, f"kept as {type(region(back)).__name__}", True)
 

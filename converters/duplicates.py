@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from converters.errors import ImageError
+from converters.images import opened
 
 _SIDE = 32
 _KEPT = 8
@@ -48,7 +49,8 @@ def _all_turns(path: Path) -> tuple[int, ...]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with path.open("rb") as stream:
+                image = opened(stream)
                 image.draft("L", (_SIDE * 4, _SIDE * 4))
                 grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=float)
     except (OSError, SyntaxError, ValueError) as error:

@@ -8,15 +8,24 @@ import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from converters.errors import ImageError
 from converters.geometry import ImageSize
 from converters.image_metadata import without_metadata
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-_FORMATS = ("JPEG", "PNG")
+_KINDS: dict[bytes, type[ImageFile]] = {
+    b"\xff\xd8\xff": JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"BM": BmpImageFile,
+}
 _JPEG_QUALITY = 95
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -76,18 +85,33 @@ def open_image(content: bytes, item: str, limits: ImageLimits) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+            image = opened(io.BytesIO(content))
+        if image.format == "BMP":
+            raise UnidentifiedImageError("a BMP file")
         if image.width * image.height > limits.max_pixels:
             raise ImageError(item, f"{image.width}×{image.height}", f"at most {limits.max_pixels} pixels", "Scale it.")
         if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
             raise ImageError(item, f"{image.n_frames} frames", "a single picture", "Export one frame.")  # type: ignore[attr-defined]
         image.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except UnidentifiedImageError as error:
         raise ImageError(item, str(error), "a JPEG or PNG file", "Export the image again.") from error
     except (OSError, SyntaxError, ValueError, struct.error, IndexError, KeyError, TypeError) as error:
         raise ImageError(item, str(error), "an intact JPEG or PNG file", "Copy the file again.") from error
     return image
+
+
+def opened(stream: BinaryIO) -> ImageFile:
+    """A JPEG, PNG or BMP whose pixels are not decoded yet; of a multi-picture JPEG the first picture.
+
+    Asks Pillow's classes directly, because other packages replace `Image.open`. Raises UnidentifiedImageError for any
+    other file, SyntaxError for a damaged one.
+    """
+    start = stream.read(8)
+    stream.seek(0)
+    for magic, kind in _KINDS.items():
+        if start.startswith(magic):
+            return kind(stream)
+    raise UnidentifiedImageError("neither JPEG nor PNG")
 
 
 def read_image(path: Path, limits: ImageLimits | None = None) -> Image.Image:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from converters.annotation import Annotation, Finding, ImageRecord, Lesion
 from converters.dataset import DatasetItem, Split
@@ -31,7 +30,7 @@ from converters.formats.contract import (
 from converters.formats.located import address_id, measured
 from converters.formats.metadata_csv import WHOLE_IMAGE
 from converters.geometry import ImageSize, PixelBox
-from converters.images import IMAGE_SUFFIXES
+from converters.images import IMAGE_SUFFIXES, opened
 from converters.pixels import crop, exported
 from converters.report import refused
 
@@ -48,7 +47,7 @@ def write_crops(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Pi
     for placed in items:
         if placed.image is None:
             raise ImageError(placed.name, placed.item.record.uri, "image bytes", "Name their folder with --images.")
-        picture = Image.open(io.BytesIO(exported(placed.image, placed.redactions)))
+        picture = opened(io.BytesIO(exported(placed.image, placed.redactions)))
         size = placed.item.record.size
         for number, lesion in enumerate(placed.item.truth.lesions, 1):
             box = lesion.box.clipped(size)

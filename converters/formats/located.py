@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from converters.dataset import file_digest
 from converters.errors import ImageError
 from converters.geometry import ImageSize, upright_size
+from converters.images import opened
 
 _ORIENTATION = 0x0112
 ADDRESS = "at:"
@@ -31,11 +32,12 @@ def measured(path: Path, item: str) -> tuple[str, ImageSize]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with path.open("rb") as stream:
+                image = opened(stream)
                 size = ImageSize(*image.size)
                 orientation = image.getexif().get(_ORIENTATION, 1)
         return file_digest(path), upright_size(size, orientation if isinstance(orientation, int) else 1)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise ImageError(item, str(path), f"a readable image ({error})", "Restore the file.") from error
 
 

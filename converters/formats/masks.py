@@ -28,6 +28,7 @@ from converters.formats.contract import (
 )
 from converters.formats.located import address_id, measured
 from converters.geometry import ImageSize, RleMask
+from converters.images import opened
 from converters.pixels import mask_png, read_mask
 from converters.raster import region, shape_to_mask
 from converters.report import refused
@@ -180,7 +181,8 @@ def _index_mask(
 def read_values(path: Path) -> NDArray[np.uint8]:
     """The stored values of a palette or grey PNG, not its colours; raises ImageError naming the file."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with path.open("rb") as stream:
+            image = opened(stream)
             if image.mode not in ("P", "L"):
                 raise ImageError(str(path), image.mode, "a palette or grey picture", "Save the class numbers.")
             return np.asarray(image, dtype=np.uint8)

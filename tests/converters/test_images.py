@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders_converters import picture
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
@@ -137,6 +137,7 @@ def test_a_file_is_read_upright_in_colour(tmp_path: Path) -> None:
     assert (images.read_image(tmp_path / "a.png").size, images.read_image(tmp_path / "a.png").mode) == ((40, 60), "RGB")
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["JPEG", "PNG"]), st.integers(0, 3000), st.binary(min_size=1, max_size=6), st.booleans())
 def test_a_damaged_file_is_refused_or_cleaned_and_never_crashes(kind: str, at: int, junk: bytes, cut: bool) -> None:
     whole = picture(format=kind, exif=exif(6))

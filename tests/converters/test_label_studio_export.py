@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from builders_converters import TAXONOMY, picture
 from builders_tasks import a_choice, a_region, a_task, an_annotation, an_export, read, to
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.annotation import Finding, KeyPoint, TruthLevel
@@ -197,6 +197,7 @@ def test_a_stream_that_is_no_list_of_tasks_is_refused_with_its_place(tmp_path: P
         list(read_elements(tmp_path / "t.json"))
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 12), st.randoms())
 def test_brush_masks_come_back_and_label_studios_own_reader_agrees(width: int, height: int, random: Any) -> None:
     from label_studio_sdk.converter import brush
