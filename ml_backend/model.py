@@ -53,14 +53,14 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
         **others: Any,
     ) -> None:
         given = {"project_id": project_id, "label_config": label_config, **others}
-        super().__init__(**accepted(LabelStudioMLBase, given))
         self._config = label_config
         self._parts = parts or default_parts()
+        super().__init__(**accepted(LabelStudioMLBase, given))
 
     def setup(self) -> None:
         """Tells the 2.x contract's cache which version serves, so that its `/setup` reports it."""
         keep = getattr(self, "set", None)
-        if keep is not None and (version := default_parts().host.state.version):
+        if keep is not None and (version := self._parts.host.state.version):
             keep("model_version", version)
 
     def predict(self, tasks: Sequence[Any], context: Any = None, **_others: Any) -> list[Any]:

@@ -116,6 +116,16 @@ def test_the_second_contract_predicts_and_reports_the_bundle_as_version(home: Pa
     assert found["model_version"] == version and found["result"]
 
 
+def test_the_second_contract_keeps_to_the_parts_it_was_given(home: Path, second: ModuleType) -> None:
+    from ml_backend import composition
+    from ml_backend.settings import read_settings
+
+    parts = composition.build(read_settings(home=home))
+    assert second.DermloopModel("1", label_config=CONFIG, parts=parts).predict(TASKS) == [[]]
+    assert second.default_parts.cache_info().currsize == 0
+    parts.close()
+
+
 def test_the_second_contract_trains_on_the_button_only(home: Path, second: ModuleType) -> None:
     model = second.DermloopModel("1", label_config=CONFIG)
     assert model.fit("ANNOTATION_CREATED", {}) == {}
