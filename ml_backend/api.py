@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -12,6 +13,9 @@ from ml_backend.composition import Parts
 from ml_backend.errors import JobError
 from ml_backend.label_config import read_config, unmatched
 from ml_backend.protocol import START_TRAINING
+
+if TYPE_CHECKING:
+    from ml_backend.model import DermloopModel
 
 _JOB_STATUS = {
     "pending": "queued",
@@ -25,6 +29,13 @@ _JOB_STATUS = {
 def blueprint(parts: Parts) -> Blueprint:
     """The routes, answering with these parts."""
     routes = Blueprint("label_studio", __name__)
+
+    @functools.cache
+    def model() -> DermloopModel:
+        """The one model object of the application; label-studio-ml is imported when it is first needed."""
+        from ml_backend.model import DermloopModel
+
+        return DermloopModel(parts=parts)
 
     @routes.get("/health")
     def health() -> Response:
@@ -46,10 +57,8 @@ def blueprint(parts: Parts) -> Blueprint:
     def predict() -> Response:
         if request.mimetype == "multipart/form-data":
             return rest.predict_upload(parts)
-        from ml_backend.model import DermloopModel
-
         body = protocol.decode_predict(request.get_json(silent=True))
-        found = DermloopModel(label_config=body.label_config, parts=parts).answer(body)
+        found = model().answer(body)
         answer: dict[str, Any] = {"results": found.entries, "model_version": found.version}
         return jsonify({**answer, "left_out": found.left_out} if found.left_out else answer)
 
