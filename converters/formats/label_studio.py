@@ -263,18 +263,20 @@ def _digest(result: object) -> str:
 
 def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
     """`tasks.json` to import into Label Studio, the labelling config it needs, and the images beside it."""
-    rows_seen: dict[tuple[str, str], None] = {}
+    seen: dict[tuple[str, str], dict[str, None]] = {}
     start = b"[\n"
     for placed in items:
         task = _task(placed, settings)
         for row in task["annotations"][0]["result"]:
-            rows_seen.setdefault((str(row.get("from_name")), str(row["type"])))
+            if row["type"] != "relation":
+                known = seen.setdefault((row["from_name"], row["type"]), {})
+                known.update(dict.fromkeys(_chosen(row)))
         yield Piece(TASKS, start + orjson.dumps(task))
         start = b",\n"
         if placed.image is not None:
             yield Picture(f"images/{placed.name}", placed)
     yield Piece(TASKS, b"[]\n" if start == b"[\n" else b"\n]\n")
-    yield Piece(CONFIG, _config(rows_seen, settings).encode())
+    yield Piece(CONFIG, _config(seen, settings).encode())
 
 
 def _task(placed: Placed, settings: WriteSettings) -> dict[str, Any]:
@@ -302,21 +304,29 @@ def _task(placed: Placed, settings: WriteSettings) -> dict[str, Any]:
 
 _LABELS = {f"{kind}labels": f"{kind.capitalize()}Labels" for kind in ("rectangle", "ellipse", "polygon", "brush")}
 _LABELS["keypointlabels"] = "KeyPointLabels"
+_FINDINGS = tuple(controls.FINDING_LABELS.values())
 _OTHERS = {"choices": "Choices", "textarea": "TextArea", "rating": "Rating", "number": "Number", "taxonomy": "Taxonomy"}
 
 
-def _config(rows: Iterable[tuple[str, str]], settings: WriteSettings) -> str:
+def _chosen(row: Mapping[str, Any]) -> Iterator[str]:
+    """What a config must offer for a row: its choices, or the names of its points."""
+    value = row["value"]
+    found = value.get("choices") or value.get("keypointlabels") or ()
+    yield from (str(choice) for choice in found)
+
+
+def _config(seen: Mapping[tuple[str, str], Iterable[str]], settings: WriteSettings) -> str:
     view = ET.Element("View")
     ET.SubElement(view, "Image", name=controls.IMAGE, value=f"${controls.IMAGE}")
-    for name, kind in sorted({*rows, (controls.DIAGNOSIS, "rectanglelabels"), (controls.FINDING, "choices")}):
+    classes = [*(d.name for d in settings.taxonomy.diagnoses), *controls.OPEN_LABELS.values(), general.REDACT]
+    findings = {(controls.DIAGNOSIS, "rectanglelabels"): (), (controls.FINDING, "choices"): _FINDINGS}
+    for (name, kind), values in sorted({**seen, **findings}.items(), key=lambda row: row[0]):
+        parent = ET.SubElement(view, {**_LABELS, **_OTHERS}[kind], name=name, toName=controls.IMAGE)
         if kind in _LABELS:
-            parent = ET.SubElement(view, _LABELS[kind], name=name, toName=controls.IMAGE)
-            values = [*(d.name for d in settings.taxonomy.diagnoses), *controls.OPEN_LABELS.values(), general.REDACT]
-            for value in values:
+            for value in dict.fromkeys((*classes, *values)):
                 ET.SubElement(parent, "Label", value=value)
-        elif kind in _OTHERS:
-            parent = ET.SubElement(view, _OTHERS[kind], name=name, toName=controls.IMAGE)
-            for value in controls.FINDING_LABELS.values() if name == controls.FINDING else ():
+        elif kind in ("choices", "taxonomy"):
+            for value in values or ("-",):
                 ET.SubElement(parent, "Choice", value=value)
     ET.indent(view)
     return ET.tostring(view, encoding="unicode") + "\n"
