@@ -325,7 +325,7 @@ def open_service(settings: ReviewSettings, clock: Callable[[], float] = time.tim
     token = settings.label_studio_token.get_secret_value()
     gateway = Gateway(settings.label_studio_url, token, taxonomy) if token else None
     store = open_store(settings.database)
-    return ReviewService(store, gateway, policies.read(settings.policy), taxonomy, _options(settings), clock)
+    return ReviewService(store, gateway, policies.read(settings.policy_file), taxonomy, _options(settings), clock)
 
 
 def _options(settings: ReviewSettings) -> SetupOptions:

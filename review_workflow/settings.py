@@ -37,6 +37,12 @@ class ReviewSettings(BaseSettings):
     sync_seconds: float = 2.0
 
     @property
+    def policy_file(self) -> Path | None:
+        """The house's own policy: the named file, else `<home>/policy.toml` where there is one; None for the default."""
+        own = self.home / "policy.toml"
+        return self.policy or (own if own.is_file() else None)
+
+    @property
     def database(self) -> str:
         """SQLAlchemy URL of the review database."""
         return self.database_url or f"sqlite:///{(self.home / 'review.db').absolute()}"

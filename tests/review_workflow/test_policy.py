@@ -9,6 +9,7 @@ import pytest
 from review_workflow import policy
 from review_workflow.errors import PolicyError
 from review_workflow.policy import Order, Policy
+from review_workflow.settings import ReviewSettings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -58,3 +59,11 @@ def test_draws_are_even_and_always_the_same() -> None:
     assert 0.47 < sum(draws) / len(draws) < 0.53
     assert all(0.0 <= draw < 1.0 for draw in draws)
     assert Policy(seed=1).draw("image-1", "purpose") != draws[1]
+
+
+def test_a_policy_in_the_home_folder_is_the_house_s_own(tmp_path: Path) -> None:
+    assert ReviewSettings(home=tmp_path).policy_file is None
+    (tmp_path / "policy.toml").write_text("format = 1\n", encoding="utf-8")
+    assert ReviewSettings(home=tmp_path).policy_file == tmp_path / "policy.toml"
+    named = tmp_path / "other.toml"
+    assert ReviewSettings(home=tmp_path, policy=named).policy_file == named
