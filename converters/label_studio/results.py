@@ -66,6 +66,8 @@ def encode_text(control: str, text: str) -> dict[str, Any]:
 
 def decode(result: Sequence[Mapping[str, Any]], size: ImageSize, taxonomy: Taxonomy, item: str) -> Answer:
     """What a `result` list of our labelling configs says; raises AnnotationError naming `item` and the region."""
+    if not isinstance(result, list | tuple) or not all(_is_row(row) for row in result):
+        raise AnnotationError(item, str(result)[:80], "a list of rows with a value each", "Submit the task again.")
     lesions = []
     answers: dict[str, str] = {}
     for row in result:
@@ -156,8 +158,19 @@ def _lesion(row: Mapping[str, Any], size: ImageSize, taxonomy: Taxonomy, item: s
         score=row.get("score"),
         shape=percent_to_rotated(percent, size) if turned else None,
         region_id=row.get("id"),
-        origin=Origin(row.get("origin") or Origin.MANUAL),
+        origin=_origin(row, region),
     )
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, Mapping) and isinstance(row.get("value", {}), Mapping)
+
+
+def _origin(row: Mapping[str, Any], region: str) -> Origin:
+    said = row.get("origin") or Origin.MANUAL
+    if said not in tuple(Origin):
+        raise AnnotationError(f"{region}, origin", said, f"one of {', '.join(Origin)}", "Submit the task again.")
+    return Origin(said)
 
 
 def _percent_box(value: Mapping[str, Any], region: str) -> PercentBox:

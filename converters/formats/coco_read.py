@@ -1,0 +1,220 @@
+"""COCO files, read: categories by name, several polygons as one mask, runs packed or plain; see `coco` for writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from converters import manifest
+from converters.annotation import Annotation, Finding, Lesion
+from converters.dataset import DatasetItem, Split
+from converters.errors import AnnotationError, ConversionError, DatasetError, GeometryError
+from converters.formats.coco_masks import decode_segmentation
+from converters.formats.contract import (
+    ReadResult,
+    ReadSettings,
+)
+from converters.formats.located import address_id, measured, require_size
+from converters.geometry import ImageSize, KeyPoint, PixelBox, Polygon, RotatedBox
+from converters.label_studio import controls
+from converters.label_studio.addresses import ImageFolder, parse_address
+from converters.report import refused
+from converters.taxonomy import Diagnosis, Taxonomy
+
+EXTRA = "dermloop"
+CROWD = ("iscrowd", "1")
+
+
+def read(source: Path, settings: ReadSettings) -> ReadResult:
+    """One item for each image of a COCO file, or of every instances file of a folder (its name tells the split)."""
+    root = source if source.is_dir() else source.parent
+    for path in _files(source):
+        split = next((split for split in Split if split.value in path.stem.split("_")[-1]), None)
+        yield from _read_file(path, split, root, settings)
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    found = sorted(source.glob("annotations/*.json")) or sorted(source.glob("*.json"))
+    if not found:
+        raise DatasetError(str(source), "no JSON file", "annotations/*.json", "Name the COCO file itself.")
+    return found
+
+
+def _read_file(path: Path, split: Split | None, root: Path, settings: ReadSettings) -> ReadResult:
+    data = _load(path)
+    categories = _read_categories(data, settings.taxonomy, path)
+    folder = settings.images or (root if (root / "images").is_dir() else None)
+    images = ImageFolder.scan(folder) if folder else None
+    rows = _by_image(data, path)
+    for number, row in enumerate(_list(data, "images", path), 1):
+        item = f"{path}, image {row.get('id', f'number {number}')}"
+        try:
+            yield _item(row, rows.pop(row.get("id"), ()), split, images, categories, item)
+        except ConversionError as error:
+            yield refused(error, item)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            expected = f"a complete image and its annotations ({type(error).__name__} {error})"
+            yield refused(AnnotationError(item, str(row)[:80], expected, "Export the dataset again."))
+    for number, lost in rows.items():
+        value = f"{len(lost)} annotations"
+        yield refused(
+            AnnotationError(f"{path}, image_id {number}", value, "an image with this id", "Restore the image row.")
+        )
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        data = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise DatasetError(str(path), str(error), "an intact JSON file", "Export the dataset again.") from error
+    if not isinstance(data, dict):
+        raise DatasetError(str(path), type(data).__name__, "an object with images and annotations", "Name a COCO file.")
+    return data
+
+
+def _list(data: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    found = data.get(key)
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise DatasetError(f"{path}, {key}", str(found)[:80], "a list of objects", "Name a COCO instances file.")
+    return found
+
+
+def _by_image(data: Mapping[str, Any], path: Path) -> dict[Any, list[dict[str, Any]]]:
+    grouped: dict[Any, list[dict[str, Any]]] = {}
+    ids: set[Any] = set()
+    for row in _list(data, "annotations", path):
+        key, image = row.get("id"), row.get("image_id")
+        if not isinstance(key, int | str) or key in ids or not isinstance(image, int | str):
+            raise DatasetError(f"{path}, annotation id", key, "an id of its own for each", "Number them again.")
+        ids.add(key)
+        grouped.setdefault(image, []).append(row)
+    images = [row.get("id") for row in _list(data, "images", path)]
+    if any(not isinstance(number, int | str) for number in images) or len(set(images)) != len(images):
+        raise DatasetError(f"{path}, image ids", len(images), "an id of its own for each image", "Number them again.")
+    return grouped
+
+
+@dataclass(frozen=True, slots=True)
+class _Category:
+    diagnosis: Diagnosis | None
+    severity: str | None
+    keypoints: tuple[str, ...]
+
+
+def _read_categories(data: Mapping[str, Any], taxonomy: Taxonomy, path: Path) -> dict[Any, _Category]:
+    severities = {label: severity for severity, label in controls.OPEN_LABELS.items()}
+    found: dict[Any, _Category] = {}
+    for row in _list(data, "categories", path):
+        number, name = row.get("id"), str(row.get("name"))
+        if not isinstance(number, int | str) or number in found:
+            raise DatasetError(f"{path}, category id", number, "an id of its own for each", "Number them again.")
+        diagnosis = None if name in severities else taxonomy.resolve(name, f"{path}, category {number}")
+        severity = diagnosis.severity.value if diagnosis else severities[name]
+        found[number] = _Category(diagnosis, severity, tuple(map(str, row.get("keypoints") or ())))
+    return found
+
+
+def _item(
+    row: Mapping[str, Any],
+    annotations: Iterable[Mapping[str, Any]],
+    split: Split | None,
+    images: ImageFolder | None,
+    categories: Mapping[Any, _Category],
+    item: str,
+) -> DatasetItem:
+    size = ImageSize(int(row["width"]), int(row["height"]))
+    name = str(row["file_name"])
+    image_id, uri = address_id(name), name
+    if images is not None:
+        path = images.find(parse_address(name, item), item)
+        image_id, found = measured(path, item)
+        require_size(path, found, size, item)
+        uri = str(path)
+    extra = row.get(EXTRA) or {}
+    facts = {"original_name": Path(name).name, **(extra.get("record") or {})}
+    record = manifest.decode_record({**facts, "image_id": image_id, "uri": uri, "size": [size.width, size.height]})
+    lesions = tuple(_lesion(found, size, categories, f"{item}, annotation {found.get('id')}") for found in annotations)
+    finding = Finding.LESIONS if lesions else Finding.LESION_FREE
+    said = extra.get("truth")
+    if said is None:
+        return DatasetItem(record, Annotation(image_id, finding, lesions, author="coco"), split)
+    truth = manifest.decode_annotation({**said, "image_id": image_id})
+    return DatasetItem(record, replace(truth, lesions=lesions), split)
+
+
+def _lesion(row: Mapping[str, Any], size: ImageSize, categories: Mapping[Any, _Category], item: str) -> Lesion:
+    category = categories.get(row.get("category_id"))
+    if category is None:
+        raise AnnotationError(item, row.get("category_id"), "a category of the file", "Restore the category.")
+    x, y, width, height = (float(part) for part in row["bbox"])
+    box = _inside(PixelBox(x, y, x + width, y + height), size, item)
+    extra = row.get(EXTRA) or {}
+    shape = None if extra.get("box") else decode_segmentation(row.get("segmentation"), size, item)
+    if isinstance(extra.get("turned"), int | float) and isinstance(shape, Polygon) and len(shape.outline) == 4:
+        shape = _turned(shape, float(extra["turned"]))
+    elif not extra and isinstance(shape, Polygon) and {*shape.outline} == {*_pairs(box_ring(box)[0])}:
+        shape = None
+    facts = {name: value for name, value in extra.items() if name not in ("box", "turned")}
+    lesion = manifest.decode_lesion({**facts, "box": [box.x_min, box.y_min, box.x_max, box.y_max]})
+    attributes = lesion.attributes
+    if row.get("iscrowd") and CROWD not in attributes:
+        attributes = (*attributes, CROWD)
+    return replace(
+        lesion,
+        box=shape.envelope() or box if shape is not None and not isinstance(shape, PixelBox) else box,
+        shape=shape,
+        diagnosis=category.diagnosis.code if category.diagnosis else None,
+        severity=category.severity,
+        score=row.get("score"),
+        attributes=attributes,
+        keypoints=_read_keypoints(row.get("keypoints") or (), category.keypoints, item),
+    )
+
+
+def _inside(box: PixelBox, size: ImageSize, item: str) -> PixelBox:
+    clipped = box.clipped(size)
+    if abs(clipped.area - box.area) > 1e-6 + 0.01 * (box.width + box.height) or (box.area > 0 and clipped.area == 0):
+        raise GeometryError(f"{item}, bbox", box, f"a box inside {size.width}×{size.height}", "Correct the box.")
+    return clipped
+
+
+def _turned(shape: Polygon, angle: float) -> RotatedBox:
+    (ax, ay), (bx, by), (cx, cy), (dx, dy) = shape.outline
+    width, height = ((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5, ((dx - ax) ** 2 + (dy - ay) ** 2) ** 0.5
+    return RotatedBox((ax + cx) / 2, (ay + cy) / 2, width, height, angle)
+
+
+def _pairs(flat: list[float]) -> list[tuple[float, float]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _read_keypoints(flat: Iterable[float], names: tuple[str, ...], item: str) -> tuple[KeyPoint, ...]:
+    numbers = [float(value) for value in flat]
+    if len(numbers) != 3 * len(names) and numbers:
+        raise AnnotationError(f"{item}, keypoints", len(numbers), f"{3 * len(names)} numbers", "Correct the points.")
+    triples = zip(names, numbers[::3], numbers[1::3], numbers[2::3], strict=False)
+    return tuple(KeyPoint(x, y, name, seen == 2) for name, x, y, seen in triples if seen)
+
+
+def sniff(source: Path) -> bool:
+    """Whether a file, or the JSON files of a folder, look like COCO instances."""
+    try:
+        path = _files(source)[0]
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+    except (DatasetError, OSError):
+        return False
+    return head.lstrip()[:1] == b"{" and any(
+        b'"%s"' % key in head for key in (b"categories", b"images", b"annotations")
+    )
+
+
+def box_ring(box: PixelBox) -> list[list[float]]:
+    """A box as COCO's list of polygons: its four corners."""
+    return [[box.x_min, box.y_min, box.x_max, box.y_min, box.x_max, box.y_max, box.x_min, box.y_max]]

@@ -1,0 +1,93 @@
+"""Results of our own labelling configs: lesions, finding and answers, both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from builders_converters import TAXONOMY, a_lesion
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converters.annotation import Finding, Lesion, Origin
+from converters.errors import AnnotationError, ConversionError
+from converters.geometry import ImageSize, PixelBox, RotatedBox
+from converters.label_studio import controls, results
+
+SIZE = ImageSize(200, 100)
+
+
+def back(rows: list[Any]) -> results.Answer:
+    return results.decode(rows, SIZE, TAXONOMY, "task 7")
+
+
+@pytest.mark.parametrize(
+    "lesion",
+    [
+        a_lesion("mel", region_id="a"),
+        a_lesion(None, region_id="b", severity="high"),
+        a_lesion(None, region_id="c"),
+        a_lesion("nv", region_id="d", score=0.25, origin=Origin.PREDICTION),
+    ],
+)
+def test_a_lesion_comes_back_from_its_region(lesion: Lesion) -> None:
+    (found,) = back(results.encode([lesion], SIZE, TAXONOMY)).lesions
+    assert found.box.iou(lesion.box) > 1 - 1e-9
+    assert (found.diagnosis, found.severity, found.score) == (lesion.diagnosis, lesion.severity, lesion.score)
+    assert (found.region_id, found.origin) == (lesion.region_id, lesion.origin)
+
+
+def test_a_turned_box_keeps_its_turn() -> None:
+    shape = RotatedBox(100, 50, 40, 20, 30)
+    (found,) = back(results.encode([a_lesion("mel", shape.envelope(), shape=shape)], SIZE, TAXONOMY)).lesions
+    assert isinstance(found.shape, RotatedBox) and found.shape.angle == 30
+
+
+def test_the_models_differential_stands_beside_its_box_and_is_no_answer() -> None:
+    lesion = a_lesion("mel", probabilities=(("Nevus", 0.22), ("Melanoma", 0.71)))
+    rows = results.encode([lesion], SIZE, TAXONOMY)
+    assert rows[1]["value"]["text"] == ["Melanoma 71 % · Nevus 22 %"]
+    assert back(rows).answers == ()
+
+
+def test_choices_and_texts_are_answers_and_the_finding_is_told_apart() -> None:
+    rows = [results.encode_choice(controls.FINDING, "Lesion-free"), results.encode_text(controls.REASON, "too dark")]
+    found = back(rows)
+    assert (found.finding, found.get(controls.REASON), found.get("nothing")) == (Finding.LESION_FREE, "too dark", None)
+    assert back([]).finding is Finding.NOT_LOOKED_AT
+
+
+GOOD = results.encode([a_lesion("mel", PixelBox(10, 10, 50, 50))], SIZE, TAXONOMY)[0]
+BAD: list[Any] = [
+    {**GOOD, "value": {**GOOD["value"], "x": None}},
+    {**GOOD, "value": {**GOOD["value"], "rectanglelabels": ["Melanoma", "Dermatofibroma"]}},
+    {**GOOD, "value": []},
+    {**GOOD, "origin": "elsewhere"},
+    {**GOOD, "type": "brushlabels"},
+    results.encode_choice(controls.FINDING, "Lesions marked"),
+    results.encode_choice(controls.FINDING, "Maybe"),
+    {**results.encode_choice("quality", "Good"), "value": {"choices": ["Good", "Poor"]}},
+    "row",
+]
+
+
+@pytest.mark.parametrize("row", BAD)
+def test_a_row_that_cannot_be_read_names_the_task(row: Any) -> None:
+    with pytest.raises(AnnotationError, match="task 7"):
+        back([row])
+
+
+def test_lesions_and_lesion_free_contradict_each_other() -> None:
+    with pytest.raises(AnnotationError, match="exactly when lesions are marked"):
+        back([GOOD, results.encode_choice(controls.FINDING, "Lesion-free")])
+
+
+JUNK = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2) | st.just({})
+
+
+@given(st.sampled_from(sorted(GOOD)), JUNK)
+def test_a_mutated_row_is_read_or_refused(name: str, junk: Any) -> None:
+    try:
+        back([{**GOOD, name: junk}])
+    except ConversionError as error:
+        assert str(error)
