@@ -250,7 +250,7 @@ def _home(name: str, graphs: Path, read: bool) -> Path:
 
 def _jpeg(width: int, height: int, seed: int) -> bytes:
     """A picture with skin-like texture, so that the decoder has honest work."""
-    noise = np.random.default_rng(seed).integers(90, 230, (height // 8, width // 8, 3), dtype=np.uint8)
+    noise = np.random.default_rng(seed).integers(90, 230, (height // 16, width // 16, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).filter(ImageFilter.SMOOTH)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90)

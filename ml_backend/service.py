@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from converters.annotation import Lesion
 from converters.geometry import ImageSize, PixelBox
@@ -18,6 +19,7 @@ from ml_backend.images import DecodedImage, DecodeLimits
 from ml_backend.pipeline import ImagePrediction, Pipeline, PreparedImage
 from ml_backend.reading import Reading
 
+_T = TypeVar("_T")
 _READERS = 2
 _BATCH = 8
 
@@ -66,6 +68,7 @@ class PredictionService:
         self._limits = limits
         self._turn = threading.Lock()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="decode")
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="resize")
 
     def analyse(
         self,
@@ -104,11 +107,15 @@ class PredictionService:
     def close(self) -> None:
         """Ends the reading threads."""
         self._readers.shutdown(cancel_futures=True)
+        self._helper.shutdown(cancel_futures=True)
 
     def _ahead(
         self, pipeline: Pipeline, pictures: Sequence[Picture], patience: _Patience
     ) -> Iterator[tuple[Sequence[Picture], list[PreparedImage | ServingError]]]:
         """Batches of pictures, prepared; while one is predicted the next is on its way."""
+        if len(pictures) == 1:
+            yield pictures, [self._alone(pipeline, pictures[0], patience)]
+            return
         batches = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
         waiting: list[list[Future[PreparedImage | ServingError]]] = []
         try:
@@ -121,11 +128,22 @@ class PredictionService:
             for future in (future for batch in waiting for future in batch):
                 future.cancel()
 
-    def _attempt(self, pipeline: Pipeline, picture: Picture) -> PreparedImage | ServingError:
+    def _alone(self, pipeline: Pipeline, picture: Picture, patience: _Patience) -> PreparedImage | ServingError:
+        """A single picture, prepared by this thread and a helper's together: nothing else is there to be done."""
+        decoded = _awaited(picture, self._readers.submit(self._read, picture), patience)
+        if isinstance(decoded, ServingError):
+            return decoded
+        return pipeline.prepare(decoded, self._helper)
+
+    def _read(self, picture: Picture) -> DecodedImage | ServingError:
         try:
-            return pipeline.prepare(self._decoded(picture))
+            return self._decoded(picture)
         except ServingError as error:
             return error
+
+    def _attempt(self, pipeline: Pipeline, picture: Picture) -> PreparedImage | ServingError:
+        decoded = self._read(picture)
+        return decoded if isinstance(decoded, ServingError) else pipeline.prepare(decoded)
 
     def _decoded(self, picture: Picture) -> DecodedImage:
         return images.decode(picture.load(), picture.item, self._limits)
@@ -163,9 +181,7 @@ class _Patience:
         return OutOfTimeError(picture.item, "not reached", f"an answer in {self._seconds} s", cure)
 
 
-def _awaited(
-    picture: Picture, future: Future[PreparedImage | ServingError], patience: _Patience
-) -> PreparedImage | ServingError:
+def _awaited(picture: Picture, future: Future[_T | ServingError], patience: _Patience) -> _T | ServingError:
     try:
         return future.result(patience.left())
     except TimeoutError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,6 +34,15 @@ def test_boxes_go_into_the_square_and_come_back(width: int, height: int, size: i
     inside = place.to_square(boxes)
     assert square.shape == (size, size, 3) and np.allclose(place.to_picture(inside), boxes, atol=1e-2)
     assert inside.min() >= 0 and inside.max() <= size + 1e-3
+
+
+@pytest.mark.parametrize("shape", [(768, 1024), (1024, 768), (300, 1201), (640, 640), (97, 1000), (3, 3)])
+def test_two_threads_make_the_same_square_as_one(shape: tuple[int, int]) -> None:
+    picture = RANDOM.integers(0, 255, (*shape, 3), dtype=np.uint8)
+    with ThreadPoolExecutor(1) as helper:
+        together, place = letterbox(picture, 320, helper)
+    alone, same_place = letterbox(picture, 320)
+    assert np.array_equal(together, alone) and place == same_place
 
 
 def test_the_margin_of_a_square_is_grey_and_the_picture_is_centred() -> None:
