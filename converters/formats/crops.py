@@ -94,9 +94,11 @@ def _cut_item(name: str, rows: Iterable[Mapping[str, str]], path: Path, settings
             raise ImageError(f"{path}, {name}", row["crop"], "the crop's file", "Restore it.")
         diagnosis = settings.taxonomy.resolve(row["dx"], f"{path}, {name}")
         edges = [float(row[edge]) for edge in ("x_min", "y_min", "x_max", "y_max")]
-        lesion = Lesion(PixelBox(*edges), diagnosis.code, diagnosis.severity.value)
-        found[(diagnosis.id, *edges)] = lesion
         size, split = ImageSize(int(row["width"]), int(row["height"])), row["split"]
+        box = PixelBox(*edges)
+        if box.clipped(size) != box or box.area <= 0:
+            raise AnnotationError(f"{path}, {name}", edges, f"a box inside {size.width}×{size.height}", "Restore it.")
+        found[(diagnosis.id, *edges)] = Lesion(box, diagnosis.code, diagnosis.severity.value)
     record = ImageRecord(address_id(name), name, size, original_name=name)
     truth = Annotation(record.image_id, Finding.LESIONS, tuple(found.values()), author="crops")
     return DatasetItem(record, truth, Split(split) if split in tuple(Split) else None)

@@ -69,6 +69,9 @@ def read(source: Path, settings: ReadSettings) -> ReadResult:
             yield _item(task, name, reader)
         except ConversionError as error:
             yield refused(error, name)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            expected = f"a task as Label Studio exports it ({type(error).__name__} {error})"
+            yield refused(AnnotationError(name, str(task)[:80], expected, "Export the project again."))
 
 
 def _item(task: Mapping[str, Any], name: str, source: _Source) -> DatasetItem | Entry:
