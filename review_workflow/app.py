@@ -60,7 +60,7 @@ def create_app(
     _add_routes(app, service, background, settings)
     if session_secret := settings.session_secret.get_secret_value():
         keeper = doorkeeper or LabelStudioDoorkeeper(settings.label_studio_url)
-        add_dashboard(app, service, keeper, settings.images, session_secret)
+        add_dashboard(app, service, keeper, settings.home, settings.images, session_secret)
     background.start()
     return app
 

@@ -82,6 +82,20 @@ def fuse(lesions: Sequence[Lesion], weights: Sequence[float] | None = None) -> L
     )
 
 
+def with_soft_labels(truth: Annotation, readings: Sequence[Annotation], iou: float) -> Annotation:
+    """A decided truth whose lesions carry, where readers differed, the share of readers behind each diagnosis.
+
+    The decision itself counts as one voice; lesions on which everybody agrees carry nothing.
+    """
+    groups = _groups(truth, readings, iou)
+    soft = [soft_label([lesion.diagnosis for lesion in group], [1.0] * len(group)) for group in groups]
+    lesions = tuple(
+        replace(lesion, probabilities=tuple(shares.items())) if len(shares) > 1 else lesion
+        for lesion, shares in zip(truth.lesions, soft, strict=True)
+    )
+    return replace(truth, lesions=lesions)
+
+
 def soft_label(diagnoses: Sequence[str | None], weights: Sequence[float]) -> dict[str, float]:
     """The share of weight behind each diagnosis, by code; open diagnoses are left out."""
     votes: Counter[str] = Counter()

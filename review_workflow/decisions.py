@@ -175,7 +175,7 @@ def _final(review: Review, answer: Answer, setting: Setting) -> Annotation:
     if several and not answer.changed:
         merged = consensus.merge(readings, setting.policy.agreement.iou)
         return replace(answer.annotation, lesions=merged.lesions, level=TruthLevel.CONSENSUS)
-    return answer.annotation
+    return consensus.with_soft_labels(answer.annotation, readings, setting.policy.agreement.iou)
 
 
 def _send_to_technician(review: Review, command: Submit | SendBack, reason: str) -> Decision:

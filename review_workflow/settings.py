@@ -38,7 +38,7 @@ class ReviewSettings(BaseSettings):
 
     @property
     def policy_file(self) -> Path | None:
-        """The house's own policy: the named file, else `<home>/policy.toml` where there is one; None for the default."""
+        """The named policy file, else `<home>/policy.toml` where there is one; None for the default policy."""
         own = self.home / "policy.toml"
         return self.policy or (own if own.is_file() else None)
 

@@ -14,6 +14,7 @@ import orjson
 from flask import Blueprint, Flask, Response, abort, redirect, render_template, request, send_file, session, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
+from review_workflow.dashboard import training_files
 from review_workflow.dashboard.login import Doorkeeper
 from review_workflow.dashboard.overview import measure
 from review_workflow.dashboard.pictures import draw
@@ -32,7 +33,9 @@ _MEASURED = 500
 _DECIDED = (ReviewState.AGREED, ReviewState.DISPUTED, ReviewState.APPROVED, ReviewState.EXCLUDED)
 
 
-def add_dashboard(app: Flask, service: ReviewService, doorkeeper: Doorkeeper, images: Path, secret: str) -> None:
+def add_dashboard(
+    app: Flask, service: ReviewService, doorkeeper: Doorkeeper, home: Path, images: Path, secret: str
+) -> None:
     """Adds the pages to the application; sessions are signed with `secret`."""
     app.secret_key = secret
     app.config.update(SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SAMESITE="Lax", PERMANENT_SESSION_LIFETIME=12 * 3600)
@@ -42,6 +45,7 @@ def add_dashboard(app: Flask, service: ReviewService, doorkeeper: Doorkeeper, im
     _add_sign_in(pages, service, doorkeeper)
     _add_overview(pages, service)
     _add_images(pages, service, images)
+    _add_training(pages, service, home)
     _add_audit(pages, service)
     app.register_blueprint(pages)
     app.context_processor(lambda: {"me": _me(service)})
@@ -135,6 +139,13 @@ def _add_images(pages: Blueprint, service: ReviewService, images: Path) -> None:
         if not path.is_file():
             abort(404, "The picture is not on this machine.")
         return send_file(path, max_age=3600)
+
+
+def _add_training(pages: Blueprint, service: ReviewService, home: Path) -> None:
+    @pages.get("/training")
+    @_for(service, _OVERSEERS)
+    def training() -> str:
+        return render_template("training.html", found=training_files.read(home))
 
 
 def _add_audit(pages: Blueprint, service: ReviewService) -> None:

@@ -185,10 +185,10 @@ class Traffic:
     def take_lease(self, name: str, owner: str, now: float, seconds: float) -> bool:
         """Whether `owner` now holds the lease: it was free, expired, theirs, or from before the clock went back."""
         table = schema.leases
-        held = self._connection.execute(select(table).where(table.c.name == name).with_for_update()).one_or_none()
-        if held is not None and held.owner != owner and now < held.expires_at <= now + seconds:
-            return False
-        self._connection.execute(delete(table).where(table.c.name == name))
+        free = or_(table.c.owner == owner, table.c.expires_at <= now, table.c.expires_at > now + seconds)
+        taken = update(table).where(table.c.name == name, free).values(owner=owner, expires_at=now + seconds)
+        if self._connection.execute(taken).rowcount == 1:
+            return True
         try:
             with self._connection.begin_nested():
                 self._connection.execute(insert(table).values(name=name, owner=owner, expires_at=now + seconds))

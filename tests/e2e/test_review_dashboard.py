@@ -91,6 +91,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     """A QA reader's window, signed in by keyboard alone."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
+    page.set_default_timeout(90_000)
     page.goto(address)
     for text in (QA.email, QA.email):
         page.keyboard.type(text)
@@ -104,7 +105,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 def test_every_page_is_reached_with_the_keyboard(page: Page) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
-    for title in ("Overview", "Disputed", "Audit"):
+    for title in ("Overview", "Disputed", "Training", "Audit"):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == title
     page.keyboard.press("Enter")
@@ -125,7 +126,9 @@ def test_boxes_lie_on_the_picture(page: Page, address: str) -> None:
     page.screenshot(path=OUTPUT / "review-disputed.png")
 
 
-@pytest.mark.parametrize("path", ["/", "/disputed", "/audit", f"/images/{an_image().image_id}", f"/people/{QA.email}"])
+@pytest.mark.parametrize(
+    "path", ["/", "/disputed", "/training", "/audit", f"/images/{an_image().image_id}", f"/people/{QA.email}"]
+)
 def test_no_page_is_wider_than_a_phone(page: Page, address: str, path: str) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     page.goto(f"{address}{path}")

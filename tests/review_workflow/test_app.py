@@ -189,6 +189,31 @@ def test_the_audit_log_is_shown_verified_and_exported(app: Flask, service: Revie
     assert len(rows) == len(service.history())
 
 
+def test_training_shows_runs_promotions_and_the_champion(app: Flask, home: Path) -> None:
+    assert "No model was promoted yet." in as_(app, QA).get("/training").text
+    run = home / "runs" / "20260101-120000-detector-abc"
+    run.mkdir(parents=True)
+    (run / "status.json").write_bytes(orjson.dumps({"kind": "detector", "state": "running", "done": 3, "total": 12}))
+    broken = home / "runs" / "20260101-110000-classifier-abc"
+    broken.mkdir()
+    (broken / "status.json").write_text("{")
+    models = home / "models"
+    models.mkdir()
+    (models / "champion.json").write_bytes(orjson.dumps({"version": "loop-123"}))
+    row = {
+        "change": "promote",
+        "version": "loop-123",
+        "who": "engineer",
+        "when": "2026-01-01T12:00:00",
+        "why": "passed",
+    }
+    (models / "promotions.jsonl").write_bytes(orjson.dumps(row) + b"\n")
+    page = as_(app, QA).get("/training").text
+    for words in ("In use: <b>loop-123</b>", "25 %", "running", "cannot be read", "promote · passed"):
+        assert words in page
+    assert as_(app, ANNA).get("/training").status_code == 403
+
+
 def test_the_pages_find_their_style(app: Flask) -> None:
     page = app.test_client().get("/sign-in").text
     address = page.split('rel="stylesheet" href="')[1].split('"')[0]

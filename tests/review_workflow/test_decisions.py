@@ -88,6 +88,16 @@ def test_two_readers_who_differ_leave_the_decision_to_qa() -> None:
     assert decided.truth is not None and decided.truth.level is TruthLevel.QA
 
 
+def test_what_readers_disagreed_on_stays_in_the_truth_as_a_soft_label() -> None:
+    review = read(read(labelled(TWO), ANNA, Verdict.ACCEPT, TWO), BEN, Verdict.CORRECT, TWO, diagnosis="mel")
+    command = a_submission(current_key(review, Tier.QA), QA, [a_lesion("mel")], Verdict.CORRECT)
+    truth = apply(review, command, TWO).review.truth
+    assert truth is not None
+    (lesion,) = truth.lesions
+    assert lesion.diagnosis == "mel"
+    assert lesion.probabilities == (("mel", pytest.approx(2 / 3)), ("nv", pytest.approx(1 / 3)))
+
+
 @pytest.mark.parametrize("diagnosis", ["mel", "bcc", "akiec"])
 def test_a_malignant_finding_always_reaches_qa(diagnosis: str) -> None:
     review = read(labelled(diagnosis=diagnosis), ANNA, Verdict.ACCEPT, ONE, diagnosis=diagnosis)
