@@ -17,7 +17,8 @@ from converters.compare import compare
 from converters.dataset import Dataset, DatasetItem, Split
 from converters.duplicates import near_duplicates
 from converters.errors import ConversionError, DatasetError
-from converters.formats.contract import Format, Picture, Placed, ReadSettings, WriteSettings
+from converters.formats.contract import Carries, Format, Picture, Placed, ReadSettings, WriteSettings
+from converters.formats.metadata_csv import WHOLE_IMAGE
 from converters.naming import Names
 from converters.output import OutputFolder, open_output
 from converters.report import ConversionReport, Entry, Kind, refused
@@ -180,15 +181,23 @@ def _accepted(found: Iterable[DatasetItem | Entry], request: Request, tally: _Ta
         elif (entry := _objection(item, request, tally)) is not None:
             tally.entries.append(entry)
         else:
-            finding = item.truth.finding
-            if finding is Finding.LESION_FREE and not carries.background:
-                tally.entries.append(_skipped(item, "lesion-free images have no place in this format"))
-            elif finding is Finding.NOT_LOOKED_AT or (
-                finding is Finding.UNGRADABLE and "finding" not in carries.fields
-            ):
-                tally.entries.append(_skipped(item, "only a confirmed lesion-free image becomes a background"))
-            else:
+            reason = _no_place(item, carries)
+            if reason is None:
                 yield item
+            else:
+                tally.entries.append(Entry(Kind.SKIPPED, _name(item), "finding", item.truth.finding.value, reason))
+
+
+def _no_place(item: DatasetItem, carries: Carries) -> str | None:
+    """Why an item has no place in a format by design, or None where it has one."""
+    finding = item.truth.finding
+    if finding is Finding.LESION_FREE and not carries.background:
+        return "lesion-free images have no place in this format"
+    if finding is Finding.NOT_LOOKED_AT or (finding is Finding.UNGRADABLE and "finding" not in carries.fields):
+        return "only a confirmed lesion-free image becomes a background"
+    if not carries.whole_image and any(WHOLE_IMAGE in lesion.attributes for lesion in item.truth.lesions):
+        return "its diagnosis is for the whole picture, and this format would make a box of it"
+    return None
 
 
 def _objection(item: DatasetItem, request: Request, tally: _Tally) -> Entry | None:
@@ -201,10 +210,6 @@ def _objection(item: DatasetItem, request: Request, tally: _Tally) -> Entry | No
         reason = "says lesions are marked, but none is; it must not become a background"
         return Entry(Kind.REFUSED, _name(item), "finding", "lesions", reason)
     return None
-
-
-def _skipped(item: DatasetItem, reason: str) -> Entry:
-    return Entry(Kind.SKIPPED, _name(item), "finding", item.truth.finding.value, reason)
 
 
 def _name(item: DatasetItem) -> str:

@@ -114,7 +114,7 @@ class Carries:
     `tolerance` is how far an edge may move, in pixels; `background` is false where lesion-free images have no place;
     `addresses` is true where an image without bytes keeps its address instead of its name in the target;
     `boxes_as_pixels` where a plain box is kept as the pixels it covers; `instances` is false where regions of one class
-    become one.
+    become one; `whole_image` is true where a diagnosis may hold for a picture without a box.
     """
 
     shapes: Shapes
@@ -125,6 +125,7 @@ class Carries:
     addresses: bool = False
     boxes_as_pixels: bool = False
     instances: bool = True
+    whole_image: bool = False
     tolerance: float = 1e-3
 
 

@@ -163,7 +163,7 @@ CROPS = Format(
     lambda source: (source / INDEX).is_file(),
     read_crops,
     write_crops,
-    Carries(Shapes.BOX, background=False),
+    Carries(Shapes.BOX, background=False, whole_image=True),
 )
 CLASSIFY = Format(
     "yolo-classify",
@@ -171,5 +171,5 @@ CLASSIFY = Format(
     _sniff_classify,
     read_classify,
     write_classify,
-    Carries(Shapes.NONE, background=False, instances=False),
+    Carries(Shapes.NONE, background=False, instances=False, whole_image=True),
 )

@@ -27,7 +27,7 @@ from converters.formats.contract import (
     WriteSettings,
 )
 from converters.formats.located import address_id, measured
-from converters.formats.metadata_csv import MetadataRow, MetadataTable, TableIssue, read_rows
+from converters.formats.metadata_csv import WHOLE_IMAGE, MetadataRow, MetadataTable, TableIssue, read_rows
 from converters.label_studio.addresses import ImageFolder, parse_address
 from converters.pixels import read_mask
 from converters.report import Entry, Kind, refused
@@ -67,7 +67,8 @@ def _cells(placed: Placed, lesion: Lesion | None, settings: WriteSettings) -> li
         if inside.area <= 0 or lesion.diagnosis is None:
             return []
         code, finding = settings.taxonomy.resolve(lesion.diagnosis).code, ""
-        box = (repr(inside.x_min), repr(inside.y_min), repr(inside.width), repr(inside.height))
+        if WHOLE_IMAGE not in lesion.attributes:
+            box = (repr(inside.x_min), repr(inside.y_min), repr(inside.width), repr(inside.height))
     confirmation = _CONFIRMATIONS.get(record.confirmation, record.confirmation.value)
     image = f"{settings.prefix}images/{placed.name}"
     facts = (record.age, record.sex, record.site, record.skin_type, record.lesion_id, record.patient_id)
@@ -160,5 +161,6 @@ CSV = Format(
             {"finding", "patient_id", "lesion_id", "age", "sex", "skin_type", "confirmation", "consent", "synthetic"}
             | {"site", "device", "source"}
         ),
+        whole_image=True,
     ),
 )

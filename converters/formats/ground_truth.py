@@ -279,7 +279,7 @@ def _format(kind: str, summary: str, label: Label, carries: Carries) -> Format:
     return Format(f"ground-truth-{kind}", summary, partial(sniff, kind=kind), reader, writer, carries)
 
 
-_WHOLE = Carries(Shapes.NONE, background=False, instances=False)
+_WHOLE = Carries(Shapes.NONE, background=False, instances=False, whole_image=True)
 _PIXELS = Carries(Shapes.PIXELS, boxes_as_pixels=True, instances=False)
 GROUND_TRUTH_FORMATS = (
     _format("boxes", "SageMaker Ground Truth manifest: object detection", _boxes, Carries(Shapes.BOX)),

@@ -353,5 +353,5 @@ LABEL_STUDIO = Format(
     sniff,
     read,
     write,
-    Carries(Shapes.ALL, ALL_FIELDS - {"probabilities"}, keypoints=True, addresses=True),
+    Carries(Shapes.ALL, ALL_FIELDS - {"probabilities"}, keypoints=True, addresses=True, whole_image=True),
 )

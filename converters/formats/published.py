@@ -21,6 +21,7 @@ from converters.pixels import read_mask
 from converters.report import Entry, Kind, refused
 
 Cells = Mapping[str, str]
+_SUFFIXES = (".jpg", ".png", ".jpeg", ".bmp", ".JPG")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,8 @@ def _item(
 
 
 def _image(name: str, images: ImageFolder) -> Path | None:
-    for spelling in (name, *(f"{name}{suffix}" for suffix in (".jpg", ".png", ".jpeg", ".bmp", ".JPG"))):
+    stem = Path(name).stem
+    for spelling in (name, *(f"{start}{suffix}" for start in (name, stem) for suffix in _SUFFIXES)):
         if spelling in images.by_name:
             return images.find(ImageAddress("path", spelling), name)
     return None
