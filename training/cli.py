@@ -158,6 +158,7 @@ def promote(
     config: Config = "full",
     policy: Annotated[str, typer.Option(help="Gate policy; that of the configuration by default.")] = "",
     force: Annotated[bool, typer.Option(help="Overrule the gate; the log tells its reasons.")] = False,
+    signed_by: Annotated[str, typer.Option(help="The dermatologist who signs, where the policy asks for it.")] = "",
     as_json: Json = False,
 ) -> None:
     """Make a version the champion if it passes the gate; the backend follows within seconds."""
@@ -172,7 +173,7 @@ def promote(
             report = retrain.evaluate(bundle, version, settings, progress)
             peer = retrain.evaluate(champion, version, settings, progress) if champion else None
         decision = retrain.decide(report, peer, settings)
-    entry = registry.promote(models, bundle.version, decision, why=why, force=force)
+    entry = registry.promote(models, bundle.version, decision, why=why, force=force, signed_by=signed_by)
     _print(as_json, _row(entry), f"{entry.version} is the champion (before: {entry.previous or 'none'})")
 
 

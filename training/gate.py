@@ -39,7 +39,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A declared set of rules, by name; `confidence` is that of the one-sided paired bootstrap."""
+    """A declared set of rules, by name; `confidence` is that of the one-sided paired bootstrap.
+
+    With `sign_off` a pass alone promotes nothing: a dermatologist must put a name to it.
+    """
 
     name: str
     about: str
@@ -50,6 +53,7 @@ class Policy:
     slices: tuple[str, ...] = ()
     slice_minimum_cases: int = 30
     slice_margin: float = 0.1
+    sign_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +76,17 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
-    """Whether the candidate passes, under which policy, against whom, and all checks in order."""
+    """Whether the candidate passes, under which policy, against whom, all checks in order; and whether that is enough.
+
+    `needs_sign_off` is true where the policy wants a dermatologist's name before promotion.
+    """
 
     passed: bool
     policy: str
     candidate: str
     champion: str | None
     checks: tuple[Check, ...] = field(default=())
+    needs_sign_off: bool = False
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -106,7 +114,8 @@ def decide(candidate: EvaluationReport, champion: EvaluationReport | None, polic
     if champion is not None:
         checks += _slice_checks(candidate, champion, policy)
     passed = bool(rules) and all(check.passed for check in checks)
-    return GateDecision(passed, policy.name, candidate.bundle, champion.bundle if champion else None, tuple(checks))
+    against = champion.bundle if champion else None
+    return GateDecision(passed, policy.name, candidate.bundle, against, tuple(checks), policy.sign_off)
 
 
 def read_policies(path: Path | None = None) -> Mapping[str, Policy]:

@@ -35,7 +35,8 @@ class Change(StrEnum):
 class Promotion:
     """One line of the log: which version took over from which, by whom, when, why, and under which policy it passed.
 
-    `forced` names the reasons that were overruled; it is empty for a version that passed the gate.
+    `forced` names the reasons that were overruled; it is empty for a version that passed the gate. `signed_by` is the
+    dermatologist who signed, where the policy asks for that.
     """
 
     change: Change
@@ -46,6 +47,7 @@ class Promotion:
     why: str
     policy: str = ""
     forced: tuple[str, ...] = ()
+    signed_by: str = ""
 
 
 def promote(
@@ -56,6 +58,7 @@ def promote(
     why: str,
     who: str | None = None,
     force: bool = False,
+    signed_by: str = "",
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Promotion:
     """The logged promotion of a version that passed the gate; the backend follows the pointer by itself.
@@ -65,10 +68,12 @@ def promote(
     reasons = ("no gate decision",) if decision is None else decision.reasons
     if decision is not None and decision.candidate != version:
         reasons = (f"the decision is on {decision.candidate}",)
+    elif decision is not None and decision.needs_sign_off and not signed_by:
+        reasons = (*reasons, f"{decision.policy} asks for a dermatologist's signature (--signed-by)")
     if reasons and not force:
         raise RegistryError(version, "; ".join(reasons), "a version that passed the gate", "Train on, or force it.")
     policy = decision.policy if decision else ""
-    return _switch(models, Change.PROMOTE, version, who, why, policy, reasons, now)
+    return _switch(models, Change.PROMOTE, version, who, why, policy, reasons, now, signed_by)
 
 
 def rollback(
@@ -161,10 +166,12 @@ def _switch(
     policy: str,
     forced: tuple[str, ...],
     now: Callable[[], datetime],
+    signed_by: str = "",
 ) -> Promotion:
     load_bundle(models, version)
     previous = bundles.champion_version(models)
-    entry = Promotion(change, version, previous, who or getpass.getuser(), now().isoformat(), why, policy, forced)
+    moment = now().isoformat()
+    entry = Promotion(change, version, previous, who or getpass.getuser(), moment, why, policy, forced, signed_by)
     with (models / LOG).open("ab") as stream:
         stream.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))
         stream.flush()

@@ -76,7 +76,7 @@ def retrain(
     progress: Progress = silent,
     who: str | None = None,
 ) -> RetrainOutcome:
-    """The outcome of training on a version and of offering the result to the gate; a pass is promoted.
+    """The outcome of training on a version and of asking the gate; a pass is promoted unless it awaits a signature.
 
     Where only one of two newly trained parts passes, it is paired with the champion's other part and offered again.
     """
@@ -103,7 +103,7 @@ def retrain(
     on_stage(_gate_stage(decision, _since(begun)))
     pages.write_pages(candidate, version, report, champion_report, decision)
     promotion = None
-    if decision.passed:
+    if decision.passed and not decision.needs_sign_off:
         begun = time.monotonic()
         why = f"passed {decision.policy} on dataset {version.digest[:12]}"
         promotion = registry.promote(models, candidate.version, decision, why=why, who=who)
@@ -315,6 +315,7 @@ def gate_counts(decision: GateDecision) -> dict[str, Any]:
     return {
         "policy": decision.policy,
         "passed": decision.passed,
+        "needs_sign_off": decision.needs_sign_off,
         "candidate": decision.candidate,
         "champion": decision.champion,
         "checks": len(decision.checks),

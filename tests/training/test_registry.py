@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,3 +84,13 @@ def test_a_report_is_kept_beside_its_bundle_under_the_content_it_was_measured_on
     registry.save_report(one, report)
     assert registry.load_report(one, Split.TEST, report.split_digest) == report
     assert registry.load_report(one, Split.TEST, "0" * 64) is None
+
+
+def test_a_policy_may_ask_for_a_dermatologists_signature(tmp_path: Path) -> None:
+    one = bundle(tmp_path, champion=False)
+    decision = replace(passed(one.version), needs_sign_off=True)
+    with pytest.raises(RegistryError, match="dermatologist's signature"):
+        registry.promote(one.root.parent, one.version, decision, why="better")
+    assert registry.history(one.root.parent) == ()
+    entry = registry.promote(one.root.parent, one.version, decision, why="better", signed_by="Dr Ada")
+    assert (entry.signed_by, entry.forced) == ("Dr Ada", ())
