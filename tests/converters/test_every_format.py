@@ -21,7 +21,7 @@ from converters.formats.contract import Format, ReadSettings
 from converters.formats.table import FORMATS, sniffed
 from converters.report import Entry, Kind
 
-EXAMPLES = int(os.environ.get("DERMLOOP_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("DERMLOOP_EXAMPLES", "5"))
 """Datasets for each format; a release raises it."""
 
 BOTH_WAYS = [entry for entry in FORMATS.values() if entry.read and entry.write]
@@ -42,6 +42,18 @@ ONE_CLASS = {"masks-index", "ground-truth-segmentation", "ground-truth-classes",
 @settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), bytes_at_hand=st.booleans())
 def test_what_is_written_comes_back(entry: Format, data: st.DataObject, bytes_at_hand: bool) -> None:
+    come_back(entry, data, bytes_at_hand)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", BOTH_WAYS, ids=lambda entry: entry.name)
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), bytes_at_hand=st.booleans())
+def test_what_is_written_comes_back_of_sixty_datasets(entry: Format, data: st.DataObject, bytes_at_hand: bool) -> None:
+    come_back(entry, data, bytes_at_hand)
+
+
+def come_back(entry: Format, data: st.DataObject, bytes_at_hand: bool) -> None:
     found: tuple[DatasetItem, ...] = data.draw(datasets().filter(bool))
     if entry.name in ONE_CLASS:
         found = tuple(replace(item, truth=replace(item.truth, lesions=item.truth.lesions[:1])) for item in found)

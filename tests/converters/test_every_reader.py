@@ -20,7 +20,7 @@ from converters.formats.contract import Format, ReadSettings
 from converters.formats.table import FORMATS
 from converters.geometry import ImageSize, KeyPoint, PixelBox, Polygon
 
-FEW = int(os.environ.get("DERMLOOP_MUTATIONS", "60"))
+FEW = int(os.environ.get("DERMLOOP_MUTATIONS", "40"))
 MANY = 1000
 BOTH_WAYS = [entry for entry in FORMATS.values() if entry.read and entry.write]
 TEXTS = (".json", ".yaml", ".txt", ".xml", ".csv", ".manifest")

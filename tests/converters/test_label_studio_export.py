@@ -208,7 +208,16 @@ def test_brush_masks_come_back_and_label_studios_own_reader_agrees(width: int, h
     assert np.array_equal(brush.decode_rle(packed).reshape(height, width, 4)[:, :, 3] > 0, mask)
 
 
+def test_mutated_exports_are_read_or_refused_and_never_crash(tmp_path: Path) -> None:
+    survive(tmp_path, 150)
+
+
+@pytest.mark.slow
 def test_a_thousand_mutated_exports_are_read_or_refused_and_never_crash(tmp_path: Path) -> None:
+    survive(tmp_path, 1000)
+
+
+def survive(tmp_path: Path, count: int) -> None:
     generator = random.Random(7)
     parts = [
         a_region(),
@@ -217,7 +226,7 @@ def test_a_thousand_mutated_exports_are_read_or_refused_and_never_crash(tmp_path
     ]
     whole = json.dumps([a_task(an_annotation(*parts[:2])), a_task(an_annotation(parts[2]))]).encode()
     refused = 0
-    for number in range(1000):
+    for number in range(count):
         content = mutated(whole, generator)
         path = tmp_path / f"{number % 10}.json"
         path.write_bytes(content)
@@ -231,7 +240,7 @@ def test_a_thousand_mutated_exports_are_read_or_refused_and_never_crash(tmp_path
         for item in items:
             size = item.record.size
             assert all(lesion.box.clipped(size).iou(lesion.box) > 0.99 or lesion.shape for lesion in item.truth.lesions)
-    assert refused > 300
+    assert refused > 0.3 * count
 
 
 def mutated(whole: bytes, generator: random.Random) -> bytes:
