@@ -98,7 +98,9 @@ def summary(annotation: Annotation, taxonomy: Taxonomy) -> str:
 
 
 def _signed(answer: Answer) -> str:
-    return f"{TIER_ROLES[answer.key.tier]}: {answer.annotation.author} round {answer.key.round}"
+    """Ends with what tells two readers apart, because Label Studio shortens the middle."""
+    signed = f"{TIER_ROLES[answer.key.tier]}: {answer.annotation.author} round {answer.key.round}"
+    return f"{signed}, reader {answer.key.slot}" if answer.key.tier is Tier.DERMATOLOGIST else signed
 
 
 def _story(review: Review, work: Work, setting: Setting) -> list[str]:
@@ -127,6 +129,8 @@ def _said(answer: Answer, setting: Setting) -> str:
     tail = f" · quality {quality.lower()}" if quality else ""
     reason = f" · “{answer.reason}”" if answer.reason else ""
     who = f"{TIER_ROLES[answer.key.tier].capitalize()} {annotation.author}"
+    if answer.key.tier is Tier.DERMATOLOGIST:
+        who = f"{who} (reader {answer.key.slot})"
     return f"{who}: {verdict}{summary(annotation, setting.taxonomy)}{tail}{reason}"
 
 

@@ -120,11 +120,11 @@ def test_qa_sees_every_reading_of_a_disputed_image(house_of_two: House) -> None:
     (task,) = house.studio.open_tasks(Tier.QA)
     assert [s.model_version for s in task.draft.suggestions] == [
         PRELOADED[Tier.QA],
-        "dermatologist: anna@example.org round 1",
-        "dermatologist: ben@example.org round 1",
+        "dermatologist: anna@example.org round 1, reader 1",
+        "dermatologist: ben@example.org round 1, reader 2",
     ]
     assert task.data[TaskField.STATE] == "disputed"
-    assert "Dermatologist ben@example.org: correct: Benign keratosis-like lesion" in str(task.data[TaskField.NOTE])
+    assert "Dermatologist ben@example.org (reader 2): correct: Benign keratosis-like lesion" in str(task.data[TaskField.NOTE])
 
 
 def test_the_technician_sees_why_work_came_back_and_their_own_boxes(house: House) -> None:
