@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dermloop.demo import pattern
@@ -10,15 +13,21 @@ from dermloop.demo.pattern import Plane, Rng, ramp
 from dermloop.demo.pigment import Picture
 from dermloop.demo.scene import View
 
+Mask: TypeAlias = NDArray[np.bool_]
+
 _HAIR = {1: (0.5, 0.36, 0.22), 2: (0.34, 0.23, 0.15), 3: (0.2, 0.13, 0.09)}
 _DARK_HAIR = (0.07, 0.05, 0.045)
 
 
-def photographed(rng: Rng, picture: Picture, view: View, skin_type: int) -> Picture:
-    """The lit skin as a camera would record it, in [0, 1] or a little beyond."""
+def photographed(rng: Rng, picture: Picture, view: View, skin_type: int, lesions: Mask) -> Picture:
+    """The lit skin as a camera would record it, in [0, 1] or a little beyond.
+
+    Neither the dermoscope's black rim nor a paper ruler covers any of the pixels in `lesions`.
+    """
     shape = (picture.shape[0], picture.shape[1])
     picture = _hairs(rng, picture, shape, skin_type)
-    picture = _dermoscope(rng, picture, shape) if view is View.DERMOSCOPY else _room(rng, picture, shape)
+    seen_through = _dermoscope if view is View.DERMOSCOPY else _room
+    picture = seen_through(rng, picture, shape, lesions)
     balance = 1 + rng.normal(0, 0.03, 3).astype(np.float32)
     exposure = np.float32(rng.uniform(0.92, 1.06))
     noise = rng.standard_normal(shape, dtype=np.float32)[..., None] * np.float32(rng.uniform(0.004, 0.012))
@@ -35,7 +44,7 @@ def _hairs(rng: Rng, picture: Picture, shape: tuple[int, int], skin_type: int) -
     return picture * (1 - cover) + colour * cover
 
 
-def _dermoscope(rng: Rng, picture: Picture, shape: tuple[int, int]) -> Picture:
+def _dermoscope(rng: Rng, picture: Picture, shape: tuple[int, int], lesions: Mask) -> Picture:
     if rng.random() < 0.3:
         picture = _bubbles(rng, picture, shape)
     if rng.random() < 0.35:
@@ -44,11 +53,12 @@ def _dermoscope(rng: Rng, picture: Picture, shape: tuple[int, int]) -> Picture:
     fall = np.float32(rng.uniform(0.05, 0.3)) * np.square(distance)
     picture = picture * (1 - fall)[..., None]
     if rng.random() < 0.4:
-        picture = picture * ramp(distance, float(rng.uniform(0.98, 1.1)), 0.95)[..., None]
+        rim = ramp(distance, float(rng.uniform(0.98, 1.1)), 0.95)
+        picture = picture if (rim[lesions] < 1).any() else picture * rim[..., None]
     return picture
 
 
-def _room(rng: Rng, picture: Picture, shape: tuple[int, int]) -> Picture:
+def _room(rng: Rng, picture: Picture, shape: tuple[int, int], lesions: Mask) -> Picture:
     rows, columns = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     slant = rows * np.float32(np.sin(angle)) + columns * np.float32(np.cos(angle))
@@ -56,7 +66,7 @@ def _room(rng: Rng, picture: Picture, shape: tuple[int, int]) -> Picture:
     picture = picture * curve[..., None]
     gloss = ramp(pattern.cloud(rng, shape, 2.6) + 0.5 * slant, 1.9, 3.2) * np.float32(rng.uniform(0.03, 0.2))
     picture = picture + gloss[..., None]
-    return _paper_ruler(rng, picture, shape) if rng.random() < 0.3 else picture
+    return _paper_ruler(rng, picture, shape, lesions) if rng.random() < 0.3 else picture
 
 
 def _bubbles(rng: Rng, picture: Picture, shape: tuple[int, int]) -> Picture:
@@ -85,7 +95,7 @@ def _inked(picture: Picture, cover: Plane) -> Picture:
     return picture * (1 - 0.8 * cover)[..., None]
 
 
-def _paper_ruler(rng: Rng, picture: Picture, shape: tuple[int, int]) -> Picture:
+def _paper_ruler(rng: Rng, picture: Picture, shape: tuple[int, int], lesions: Mask) -> Picture:
     height, width = shape
     sheet = Image.new("LA", (width, height))
     pen = ImageDraw.Draw(sheet)
@@ -97,7 +107,7 @@ def _paper_ruler(rng: Rng, picture: Picture, shape: tuple[int, int]) -> Picture:
         pen.line((number * step, 0, number * step, length), fill=(40, 255), width=max(1, width // 380))
     turned = np.rot90(np.asarray(sheet, dtype=np.float32) / 255, int(rng.integers(4)))
     grey, cover = turned[..., :1], turned[..., 1:]
-    return picture * (1 - cover) + grey * cover
+    return picture if (cover[lesions] > 0).any() else picture * (1 - cover) + grey * cover
 
 
 def _distance(rng: Rng, shape: tuple[int, int], shift: float) -> Plane:

@@ -64,7 +64,10 @@ def _draw(rng: Rng, scene: Scene, windows: tuple[Window, ...], size: int) -> NDA
                 picture[window.rows, window.columns], veil, scene.patient.skin_type
             )
     lit = _lit(rng, picture, height, scene.view)
-    taken = camera.photographed(rng, lit, scene.view, scene.patient.skin_type)
+    covered = np.zeros((size, size), dtype=bool)
+    for window in windows:
+        covered[window.rows, window.columns] |= window.inside
+    taken = camera.photographed(rng, lit, scene.view, scene.patient.skin_type, covered)
     return np.clip(taken * 255 + 0.5, 0, 255).astype(np.uint8)
 
 

@@ -55,6 +55,16 @@ def test_a_lesion_stands_out_from_the_skin_around_it_on_every_skin_type() -> Non
             assert change > 8, (code, skin_type, change)
 
 
+def test_no_lesion_is_hidden_by_the_rim_of_the_dermoscope_or_by_a_ruler() -> None:
+    for index in range(40):
+        picture = render(7, index, DemoOptions(160, skin_type=2, diagnosis="nv"))
+        for lesion in picture.truth.lesions:
+            assert isinstance(lesion.shape, RleMask)
+            seen = picture.pixels[lesion.shape.to_array()].astype(float).mean(axis=1)
+            assert (seen < 12).mean() < 0.1, f"picture {index} hides a lesion behind the rim"
+            assert (seen > 215).mean() < 0.1, f"picture {index} hides a lesion behind a ruler"
+
+
 def test_a_series_has_every_diagnosis_view_skin_type_and_number_of_lesions() -> None:
     series = [render(1, index, DemoOptions(size=64)) for index in range(150)]
     counts = Counter(len(picture.truth.lesions) for picture in series)
