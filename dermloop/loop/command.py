@@ -86,6 +86,8 @@ def material(request: LoopRequest, home: Home) -> tuple[Path, Path]:
             say(f"Drawing {request.demo_count} synthetic images")
             write_demo(home.demo, request.demo_count, _DEMO_SEED)
         return home.demo, table
+    if not request.images.is_dir():
+        raise LoopError("--images", request.images, "a folder of JPEG or PNG files", "Name another one.")
     beside = request.images / METADATA
     truth = request.truth or (beside if beside.is_file() else request.images.parent / METADATA)
     if not truth.is_file():

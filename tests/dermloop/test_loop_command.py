@@ -36,6 +36,11 @@ def test_truth_without_images_names_the_missing_option(tmp_path: Path) -> None:
         material(LoopRequest(truth=tmp_path / "metadata.csv"), Home(tmp_path))
 
 
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LoopError, match="--images"):
+        material(LoopRequest(images=tmp_path / "nowhere"), Home(tmp_path))
+
+
 def test_images_without_a_table_ask_for_one(tmp_path: Path) -> None:
     with pytest.raises(LoopError, match="--truth"):
         material(LoopRequest(images=tmp_path), Home(tmp_path))
