@@ -75,7 +75,7 @@ class Outbox:
         self._clock = clock
         self._project = project
         self._keep_lease = keep_lease
-        self._preloaded: set[Tier] = set()
+        self._preloaded: set[int] = set()
 
     def drain(self) -> int:
         """Number of tasks written; stops where nothing is due. What fails stays, for a later try."""
@@ -149,9 +149,10 @@ class Outbox:
         self._preload(tier)
 
     def _preload(self, tier: Tier) -> None:
-        if tier in PRELOADED and tier not in self._preloaded:
-            self._gateway.preload(self._project(tier), PRELOADED[tier])
-            self._preloaded.add(tier)
+        project_id = self._project(tier)
+        if tier in PRELOADED and project_id not in self._preloaded:
+            self._gateway.preload(project_id, PRELOADED[tier])
+            self._preloaded.add(project_id)
 
     def _update(self, delivery: _Delivery) -> None:
         key, place = delivery.work.key, delivery.place

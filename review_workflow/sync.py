@@ -78,7 +78,10 @@ class Sync:
             return report.plus(self._deliver())
 
     def follow_hints(self) -> SyncReport:
-        """Only what webhooks hinted at, and what follows from it; does nothing while another process is at it."""
+        """Only what webhooks hinted at, and what follows from it; raises BusyError while another process is at it."""
+        with self._store.reading() as session:
+            if not session.hints(1) and not session.due(self._clock(), 1):
+                return SyncReport()
         with self._lease(0.0):
             return self._take_hinted().plus(self._deliver())
 

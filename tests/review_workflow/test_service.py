@@ -31,6 +31,7 @@ from review_workflow.policy import Policy
 from review_workflow.presentation import PRELOADED
 from review_workflow.service import ReviewService
 from review_workflow.store import Store
+from review_workflow.sync import project_fact
 from review_workflow.webhooks import Hint
 
 AWAY = LabelStudioError("Label Studio", "connection refused", "an answer", "Start it.")
@@ -124,7 +125,8 @@ def test_qa_sees_every_reading_of_a_disputed_image(house_of_two: House) -> None:
         "dermatologist: ben@example.org round 1, reader 2",
     ]
     assert task.data[TaskField.STATE] == "disputed"
-    assert "Dermatologist ben@example.org (reader 2): correct: Benign keratosis-like lesion" in str(task.data[TaskField.NOTE])
+    note = str(task.data[TaskField.NOTE])
+    assert "Dermatologist ben@example.org (reader 2): correct: Benign keratosis-like lesion" in note
 
 
 def test_the_technician_sees_why_work_came_back_and_their_own_boxes(house: House) -> None:
@@ -218,6 +220,19 @@ def test_a_task_deleted_in_label_studio_is_made_again(house: House) -> None:
     house.service.sync()
     assert len(house.studio.open_tasks(Tier.TECHNICIAN)) == 1
     assert "task deleted" in [entry.happened for entry in house.service.history()]
+
+
+def test_the_tasks_of_a_lost_project_are_made_again_in_the_new_one(house: House) -> None:
+    house.label("mel")
+    lost = [task_id for task_id, task in house.studio.all_tasks.items() if task.project_id == 12]
+    for task_id in lost:
+        house.studio.delete_task(task_id)
+    with house.store.writing() as session:
+        session.put_fact(project_fact(Tier.DERMATOLOGIST), "22")
+        session.remake_tasks(Tier.DERMATOLOGIST, house.clock())
+    house.service.settle()
+    assert [task.project_id for task in house.studio.all_tasks.values()] == [11, 22]
+    assert house.studio.preloaded[22] == PRELOADED[Tier.DERMATOLOGIST]
 
 
 def test_a_foreign_task_in_our_project_is_on_record(house: House) -> None:
