@@ -12,7 +12,7 @@ from dermloop.loop.report import STAGES
 from dermloop.stack.programs import BACKEND, REVIEW
 from ml_backend.bundle import champion_version, load_bundle
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 def test_every_stage_came_in_order_and_held(played: PlayedLoop) -> None:

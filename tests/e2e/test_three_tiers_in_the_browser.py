@@ -17,7 +17,7 @@ from dermloop.stack.secrets import Login
 from review_workflow.people import Role
 from review_workflow.states import ReviewState
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 _BOX_PIXELS = 200
 
 
