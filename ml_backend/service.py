@@ -20,7 +20,10 @@ from ml_backend.pipeline import ImagePrediction, Pipeline, PreparedImage
 from ml_backend.reading import Reading
 
 _T = TypeVar("_T")
-_READERS = 2
+_READERS = 8
+_DECODERS = 2
+"""Many may wait for a host to answer; few unfold a picture at a time, which bounds memory."""
+
 _BATCH = 8
 
 
@@ -68,6 +71,7 @@ class PredictionService:
         self._limits = limits
         self._turn = threading.Lock()
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="decode")
+        self._decoding = threading.BoundedSemaphore(_DECODERS)
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="resize")
 
     def analyse(
@@ -146,7 +150,9 @@ class PredictionService:
         return decoded if isinstance(decoded, ServingError) else pipeline.prepare(decoded)
 
     def _decoded(self, picture: Picture) -> DecodedImage:
-        return images.decode(picture.load(), picture.item, self._limits)
+        content = picture.load()
+        with self._decoding:
+            return images.decode(content, picture.item, self._limits)
 
     def _batch(
         self,

@@ -43,6 +43,24 @@ def test_a_picture_that_does_not_come_costs_no_more_than_the_time_given(service:
     assert isinstance(analysis.outcomes[1].error, OutOfTimeError)
 
 
+def test_a_slow_host_does_not_hold_up_other_callers(service: PredictionService) -> None:
+    release = threading.Event()
+
+    def slow() -> bytes:
+        release.wait(10)
+        return GOOD
+
+    service.host.current()
+    stuck = threading.Thread(target=lambda: service.analyse([Picture("slow", slow)] * 4))
+    stuck.start()
+    began = time.monotonic()
+    (outcome,) = service.analyse([Picture("quick", lambda: GOOD)]).outcomes
+    took = time.monotonic() - began
+    release.set()
+    stuck.join()
+    assert outcome.prediction is not None and took < 5
+
+
 def test_a_graph_that_fails_on_one_picture_reads_the_others(service: PredictionService) -> None:
     class Touchy(Pipeline):
         def predict_prepared(self, prepared: Sequence[PreparedImage]) -> list[ImagePrediction]:
