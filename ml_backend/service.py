@@ -147,7 +147,10 @@ class PredictionService:
 
     def _attempt(self, pipeline: Pipeline, picture: Picture) -> PreparedImage | ServingError:
         decoded = self._read(picture)
-        return decoded if isinstance(decoded, ServingError) else pipeline.prepare(decoded)
+        if isinstance(decoded, ServingError):
+            return decoded
+        with self._decoding:
+            return pipeline.prepare(decoded)
 
     def _decoded(self, picture: Picture) -> DecodedImage:
         content = picture.load()
