@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -38,7 +39,8 @@ def compare(item: DatasetItem, back: DatasetItem, carries: Carries, name: str) -
             kind = Kind.EXPECTED if difference.expected else Kind.LOST
             yield Entry(kind, name, difference.field, difference.value, difference.reason)
     if silent:
-        yield Entry(Kind.EXPECTED, name, "facts", ", ".join(silent), "the format has no words for them")
+        facts = sys.intern(", ".join(dict.fromkeys(silent)))
+        yield Entry(Kind.EXPECTED, name, "facts", facts, "the format has no words for them")
 
 
 def _differences(item: DatasetItem, back: DatasetItem, carries: Carries) -> Iterator[Difference]:
@@ -164,7 +166,8 @@ def _edge_distance(one: PixelBox, other: PixelBox) -> float:
 
 def _lesion(label: str, lesion: Lesion, back: Lesion, size: ImageSize, carries: Carries) -> Iterator[Difference]:
     for difference in _facts(lesion, back, _TOLD, carries):
-        yield Difference(f"{label} {difference.field}", difference.value, difference.reason, difference.expected)
+        where = difference.field if difference.expected else f"{label} {difference.field}"
+        yield Difference(where, difference.value, difference.reason, difference.expected)
     if lesion.diagnosis is None and lesion.severity != back.severity:
         yield Difference(f"{label} severity", str(lesion.severity), f"came back as {back.severity}", False)
     yield from _shape(label, lesion, back, size, carries)
@@ -200,7 +203,7 @@ def _points(label: str, lesion: Lesion, back: Lesion, carries: Carries) -> Itera
     if not lesion.keypoints:
         return
     if not carries.keypoints:
-        yield Difference(f"{label} keypoints", str(len(lesion.keypoints)), "", True)
+        yield Difference("keypoints", str(len(lesion.keypoints)), "", True)
         return
     found = {point.name: point for point in back.keypoints}
     for point in lesion.keypoints:

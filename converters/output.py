@@ -16,6 +16,7 @@ from converters.pixels import exported
 
 _MARK = ".conversion"
 _OPEN_FILES = 16
+_REMEMBERED = 64
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class OutputFolder:
     draft: Path
     leftovers: Path
     _folders: set[str] = field(default_factory=set)
-    _written: set[str] = field(default_factory=set)
+    _recent: dict[str, None] = field(default_factory=dict)
     _open: dict[str, IO[bytes]] = field(default_factory=dict)
 
     def add(self, piece: Piece) -> None:
@@ -34,11 +35,9 @@ class OutputFolder:
         if (stream := self._open.get(piece.path)) is not None:
             stream.write(piece.content)
             return
-        again = piece.path in self._written
-        if not again:
-            self._written.add(piece.path)
-        if not again:
-            with open(self._place(piece.path), "wb", buffering=0) as once:  # noqa: PTH123 (ten thousands of files)
+        if piece.path not in self._recent:
+            self._remember(piece.path)
+            with open(self._place(piece.path), "ab", buffering=0) as once:  # noqa: PTH123 (ten thousands of files)
                 once.write(piece.content)
             return
         stream = open(self._place(piece.path), "ab", buffering=1 << 16)  # noqa: PTH123, SIM115
@@ -46,6 +45,12 @@ class OutputFolder:
         if len(self._open) >= _OPEN_FILES:
             self._open.pop(next(iter(self._open))).close()
         self._open[piece.path] = stream
+
+    def _remember(self, path: str) -> None:
+        """A file that soon gets more stays open from then on; which files were written long ago is forgotten."""
+        self._recent[path] = None
+        if len(self._recent) > _REMEMBERED:
+            del self._recent[next(iter(self._recent))]
 
     def copy(self, picture: Picture) -> None:
         """Put an image into the draft: upright, without metadata, its redactions burned out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
@@ -11,7 +12,7 @@ from converters.dataset import DatasetItem, decode_line, encode_item
 from converters.formats.contract import Placed
 from converters.geometry import ImageSize
 
-_IN_MEMORY = 20_000
+_IN_MEMORY = 2_000
 
 
 class Written:
@@ -22,21 +23,23 @@ class Written:
         self._in_memory = in_memory
         self._items: dict[str, Placed | tuple[str, int, int]] = {}
         self._sizes: dict[str, ImageSize] = {}
+        self._known_sizes: dict[ImageSize, ImageSize] = {}
         self._addresses: dict[str, str] = {}
         self._spool: IO[bytes] | None = None
 
     def add(self, placed: Placed) -> None:
         """Note an item."""
         record = placed.item.record
-        self._sizes[placed.stem] = record.size
+        stem = placed.stem
+        self._sizes[stem] = self._known_sizes.setdefault(record.size, record.size)
         if self._keep_addresses and placed.image is None:
-            self._addresses[record.uri] = placed.stem
+            self._addresses[record.uri] = stem
         if len(self._items) < self._in_memory:
-            self._items[placed.stem] = placed
+            self._items[stem] = placed
             return
         self._spool = self._spool or tempfile.TemporaryFile()  # noqa: SIM115
         line = encode_item(placed.item)
-        self._items[placed.stem] = (placed.name, self._spool.tell(), len(line))
+        self._items[stem] = (sys.intern(placed.name[len(stem) :]), self._spool.tell(), len(line))
         self._spool.write(line)
 
     def sizes(self) -> Mapping[str, ImageSize]:
@@ -49,21 +52,22 @@ class Written:
         for key in (self._addresses.get(uri, ""), name.rpartition(".")[0], name):
             if key in self._items:
                 found = self._items.pop(key)
-                return found if isinstance(found, Placed) else self._loaded(found)
+                return found if isinstance(found, Placed) else self._loaded(key, found)
         return None
 
     def left(self) -> Iterator[str]:
         """Names of the items that were never taken."""
-        for found in self._items.values():
-            yield found.name if isinstance(found, Placed) else found[0]
+        for stem, found in self._items.items():
+            yield found.name if isinstance(found, Placed) else f"{stem}{found[0]}"
 
     def close(self) -> None:
         """Give back the file without name."""
         if self._spool is not None:
             self._spool.close()
 
-    def _loaded(self, place: tuple[str, int, int]) -> Placed:
-        name, start, length = place
+    def _loaded(self, stem: str, place: tuple[str, int, int]) -> Placed:
+        suffix, start, length = place
+        name = f"{stem}{suffix}"
         assert self._spool is not None
         self._spool.seek(start)
         item: DatasetItem = decode_line(self._spool.read(length), name)

@@ -6,6 +6,8 @@ lesion-free image; an image without label file has not been looked at.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -141,20 +143,28 @@ def labels_beside(images: Path) -> Path:
 
 def _read_folder(images: Path, split: Split, classes: Classes, settings: ReadSettings, task: Task) -> ReadResult:
     labels = labels_beside(images)
-    found = images.rglob("*") if images.is_dir() else ()
-    pictures = {path.relative_to(images): path for path in found if path.suffix.lower() in IMAGE_SUFFIXES}
-    stems = {path.with_suffix(""): path for path in pictures}
-    texts = labels.rglob("*.txt") if labels.is_dir() else ()
-    files = {path.relative_to(labels).with_suffix(""): path for path in texts}
-    for stem in sorted({*stems, *files}):
-        picture = pictures.get(stems[stem]) if stem in stems else None
+    pictures = dict(_stems(images, IMAGE_SUFFIXES))
+    files = dict(_stems(labels, frozenset({".txt"})))
+    for stem in sorted({*pictures, *files}):
+        picture = images / f"{stem}{pictures[stem]}" if stem in pictures else None
         if stem not in files:
-            yield Entry(Kind.SKIPPED, str(picture), "truth", str(stem), "no label file: nobody says it was looked at")
+            yield Entry(Kind.SKIPPED, str(picture), "truth", stem, "no label file: nobody says it was looked at")
             continue
+        path = labels / f"{stem}.txt"
         try:
-            yield _read_item(files[stem], picture, split, classes, settings, task)
+            yield _read_item(path, picture, split, classes, settings, task)
         except ConversionError as error:
-            yield refused(error, str(files[stem]))
+            yield refused(error, str(path))
+
+
+def _stems(folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Relative path without suffix, and suffix, of the files below a folder; as text, for there may be many."""
+    for parent, _, names in os.walk(folder):
+        inner = os.path.relpath(parent, folder)
+        for name in names:
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122
+            if suffix.lower() in suffixes:
+                yield (stem if inner == "." else f"{inner}/{stem}"), sys.intern(suffix)
 
 
 def _read_item(
