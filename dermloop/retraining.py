@@ -9,7 +9,6 @@ import argparse
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from converters.label_studio.controls import Tier
 from converters.truth import TruthPolicy
 from dermloop.freeze import freeze
 from dermloop.home import Home
+from dermloop.orphans import end_with_parent
 from dermloop.stages import StageLine
 from ml_backend import composition
 from ml_backend.label_studio import LabelStudioClient
@@ -83,24 +83,13 @@ def refresh(project_id: int, settings: Settings) -> StageLine:
     return StageLine("refresh", time.monotonic() - began, counts, failures)
 
 
-def _end_with_parent() -> None:
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
 def main() -> None:
     """Entry point of `python -m dermloop.retraining --home DIR`; libraries' chatter goes to standard error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="folder of the local stack")
     home = Home.at(parser.parse_args().home)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    _end_with_parent()
+    end_with_parent()
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     run(home, open_service(read_review_settings()), read_config(home), lambda line: _write(out.fileno(), line))

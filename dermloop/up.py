@@ -61,16 +61,16 @@ def bring_up(stack: Stack, options: UpOptions, say: Say, progress: Progress) -> 
 
 
 def register_people(stack: Stack, service: ReviewService) -> None:
-    """Makes the stack's people known to the review, each with their role."""
     """Makes the stack's people known to the review, each in their role."""
     for login in (stack.admin, *stack.people):
         service.put_person(Person(login.email, login.role, login.user_id))
 
 
 def set_up(service: ReviewService, say: Say) -> None:
-    """Makes or repairs the three projects in Label Studio."""
     """Makes or repairs the three projects, their webhooks and the backend connection."""
     report = service.set_up()
+    for problem in report.problems:
+        say(problem)
     if len(report.changes) > 3:
         say(f"Set up the three projects in Label Studio ({len(report.changes)} changes)")
         return
@@ -108,7 +108,6 @@ def _drawn(folder: Path, count: int, say: Say, progress: Progress) -> Path:
 
 
 def preannotate(stack: Stack, project: int, say: Say, progress: Progress) -> PreannotationReport:
-    """Pushes the champion's predictions to every waiting task of a project."""
     """The report after every task of a project carries a prediction of the champion; raises ServingError."""
     settings = stack.serving_settings()
     client = LabelStudioClient(stack.label_studio_url, stack.admin.token)

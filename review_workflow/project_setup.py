@@ -191,7 +191,7 @@ def _ml_backend(gateway: Gateway, project_id: int, options: SetupOptions, change
         )
         changes.append("repaired the ML backend")
     project = gateway.call("read project", lambda: gateway.sdk.projects.get(project_id))
-    if project.model_version != MODEL_TITLE:
+    if not project.model_version:
         gateway.call("select model", lambda: gateway.sdk.projects.update(project_id, model_version=MODEL_TITLE))
         changes.append("selected the ML backend's predictions")
 
