@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -81,9 +80,13 @@ def memory(export: Path, folder: Path, tasks: int) -> None:
 
 
 def peak(export: str, target: str) -> None:
-    """Converts, then prints the process's highest resident memory in MB."""
+    """Converts, then prints the process's highest resident memory in MB.
+
+    Read from /proc, because `ru_maxrss` begins with what the parent process had.
+    """
     convert_ours(Path(export), Path(target), "yolo", True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    print(int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024)
 
 
 def convert_ours(export: Path, target: Path, name: str, read_back: bool) -> None:

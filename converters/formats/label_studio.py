@@ -109,6 +109,8 @@ def _readings(task: Mapping[str, Any], name: str, source: _Source) -> Iterator[t
     policy, taxonomy = source.settings.policy, source.settings.taxonomy
     kinds = _KINDS if policy.truth.minimum is TruthLevel.MODEL else _KINDS[:2]
     for kind in kinds:
+        if not task.get(kind) and kind != "annotations":
+            continue
         for row in _rows(task, kind, name):
             item = f"{name}, {kind.removesuffix('s')} {row.get('id')}"
             result = [] if _is_cancelled(row) else row.get("result") or []
