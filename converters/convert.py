@@ -26,6 +26,7 @@ from converters.splits import SplitPolicy
 from converters.written import Written
 
 _POINTED = (b"keypoint", b"kpt_shape")
+_OTHER = "Choose another format."
 _TABLES = frozenset({".json", ".jsonl", ".yaml", ".yml", ".manifest"})
 Progress = Callable[[str, int], None]
 
@@ -107,6 +108,9 @@ def convert(request: Request, progress: Progress = _silent) -> ConversionReport:
         report = _report(request, tally)
         if report.failures and not request.allow_loss:
             raise LossError(report)
+        if request.read_back and not written.taken:
+            value = "no image to write (none came back from the target)"
+            raise DatasetError(str(request.source), value, f"images that {request.writer.name} can hold", _OTHER)
         output.finish()
     return report
 

@@ -26,6 +26,7 @@ class Written:
         self._known_sizes: dict[ImageSize, ImageSize] = {}
         self._addresses: dict[str, str] = {}
         self._spool: IO[bytes] | None = None
+        self.taken = 0
 
     def add(self, placed: Placed) -> None:
         """Note an item."""
@@ -52,6 +53,7 @@ class Written:
         for key in (self._addresses.get(uri, ""), name.rpartition(".")[0], name):
             if key in self._items:
                 found = self._items.pop(key)
+                self.taken += 1
                 return found if isinstance(found, Placed) else self._loaded(key, found)
         return None
 
