@@ -22,7 +22,9 @@ class DetectorConfig:
 
     `model` is an ultralytics architecture such as yolo11n or yolo11s. `weights` is `auto` (the champion's
     checkpoint, else COCO's by ultralytics' own download, else from scratch), `scratch`, or the path of a checkpoint.
-    `image_size` is the side of the square input in pixels. `mosaic` and the following are ultralytics' augmentations.
+    `image_size` is the side of the square input in pixels. A step of the optimizer gathers gradients of about
+    `nominal_batch` images; larger than `batch`, a small set gets few steps. `degrees` turns pictures, and boxes grow
+    with the turn. `mosaic` and the following are ultralytics' augmentations.
     `validate_each_epoch` keeps the best epoch by validation mAP; without it the last (averaged) weights are kept.
     `score_threshold` 0 chooses the threshold of the best F1 on the validation split.
     """
@@ -32,6 +34,7 @@ class DetectorConfig:
     image_size: int = 160
     epochs: int = 24
     batch: int = 16
+    nominal_batch: int = 16
     optimizer: str = "AdamW"
     learning_rate: float = 0.002
     final_learning_rate: float = 0.02
@@ -44,7 +47,7 @@ class DetectorConfig:
     close_mosaic: int = 10
     scale: float = 0.35
     translate: float = 0.1
-    degrees: float = 30.0
+    degrees: float = 0.0
     flip_vertical: float = 0.5
     flip_horizontal: float = 0.5
     hue: float = 0.015

@@ -146,6 +146,7 @@ def _arguments(config: DetectorConfig, data: YoloFolder, folder: Path) -> dict[s
         "epochs": config.epochs,
         "imgsz": config.image_size,
         "batch": config.batch,
+        "nbs": config.nominal_batch,
         "optimizer": config.optimizer,
         "lr0": config.learning_rate,
         "lrf": config.final_learning_rate,

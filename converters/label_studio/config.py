@@ -155,7 +155,8 @@ def _add_finding(parent: ET.Element) -> None:
 
 _STYLE = """
 .dl-top { display: flex; gap: 16px; align-items: center; padding: 0 0 8px; }
-.dl-note { flex: 1; padding: 4px 12px; border-left: 4px solid #e68a00; background: rgba(230, 138, 0, 0.12); }
+.dl-note { flex: 1; max-height: 84px; overflow-y: auto; padding: 4px 12px; border-left: 4px solid #e68a00; }
+.dl-note { background: rgba(230, 138, 0, 0.12); font-size: 13px; line-height: 1.35; }
 .dl-desk { display: flex; gap: 16px; align-items: flex-start; }
 .dl-image { flex: 1 1 auto; min-width: 0; }
 .dl-side { flex: 0 0 290px; font-size: 13px; }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import httpx
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
@@ -19,6 +20,7 @@ from converters.taxonomy import Taxonomy
 from dermloop.loop.readers import Reading, with_origin
 
 _PAGE = 200
+_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,13 @@ class Annotator:
 
     def __init__(self, url: str, email: str, token: str, taxonomy: Taxonomy) -> None:
         self.email = email
-        self._client = LabelStudio(base_url=url, api_key=token)
+        self._connections = httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True)
+        self._client = LabelStudio(base_url=url, api_key=token, httpx_client=self._connections)
         self._taxonomy = taxonomy
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._connections.close()
 
     def open_tasks(self, project_id: int, size_of: Callable[[str], ImageSize]) -> list[OpenTask]:
         """The unanswered tasks of a project that are this person's or nobody's, in task order."""

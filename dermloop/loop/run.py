@@ -65,6 +65,12 @@ class Loop:
         if not ingested.records:
             raise LoopError(str(self.options.images), "no usable image", "at least one", "Name another folder.")
         play = self._play(ingested, taxonomy)
+        try:
+            return self._run(play)
+        finally:
+            play.cast.close()
+
+    def _run(self, play: Play) -> bool:
         if not self._preannotate().holds:
             return False
         for stage, work in (("tier1", play.tier1), ("tier2", play.tier2), ("tier3", play.tier3)):

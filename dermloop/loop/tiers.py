@@ -40,6 +40,11 @@ class Cast:
     dermatologists: tuple[Annotator, ...]
     quality_reader: Annotator
 
+    def close(self) -> None:
+        """Signs everybody out."""
+        for annotator in (self.technician, *self.dermatologists, self.quality_reader):
+            annotator.close()
+
 
 @dataclass
 class Play:

@@ -19,10 +19,10 @@ def ensure_account(url: str, admin: Login, login: Login) -> Login:
     """
     if login.token and (known := _whoami(url, login.token)) is not None:
         return replace(login, user_id=known)
-    session = requests.Session()
-    if not _log_in(session, url, login):
-        _sign_up(session, url, admin, login)
-    token = str(_json(session.get(f"{url}/api/current-user/token", timeout=_TIMEOUT), login)["token"])
+    with requests.Session() as session:
+        if not _log_in(session, url, login):
+            _sign_up(session, url, admin, login)
+        token = str(_json(session.get(f"{url}/api/current-user/token", timeout=_TIMEOUT), login)["token"])
     user_id = _whoami(url, token)
     if user_id is None:
         raise AccountError(login.email, "token refused", "legacy API tokens on", "Switch them on in Label Studio.")

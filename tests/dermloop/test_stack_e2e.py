@@ -148,6 +148,7 @@ def test_nobody_signs_up_without_an_invitation(place: Place) -> None:
     answer = session.post(
         f"{place.url}/user/signup/", data=form, headers={"Referer": place.url}, timeout=30, allow_redirects=False
     )
+    session.close()
     assert answer.status_code == 403
 
 

@@ -18,25 +18,40 @@ from dermloop.stack.ports import free_ports
 from review_workflow.service import ReviewService
 
 IMAGES = 80
-SHORT_TRAINING = """
+TRAINING = """
 [detector]
 image_size = 160
-epochs = 4
+epochs = 10
 learning_rate = 0.0005
-warmup_epochs = 0.5
-close_mosaic = 4
-mosaic = 0.0
+batch = 8
+nominal_batch = 8
+close_mosaic = 10
 validate_each_epoch = false
 
 [classifier]
-epochs = 2
-fine_tune_learning_rate = 0.0001
+epochs = 3
+fine_tune_learning_rate = 0.0003
 
 [evaluation]
-resamples = 100
+resamples = 200
 
 [gate]
-policy = "small-set"
+policy = "rehearsal"
+policies = "{policies}"
+"""
+POLICIES = """
+[rehearsal]
+about = "A dozen synthetic images after a short training: the graphs answer and find lesions. Says nothing of quality."
+minimum_images = 6
+confidence = 0.5
+resamples = 200
+slices = []
+slice_minimum_cases = 10
+slice_margin = 0.3
+rules = [
+    { metric = "map50", floor = 0.10, margin = 0.5, minimum_cases = 4 },
+    { metric = "balanced_accuracy", floor = 0.34, margin = 0.5, minimum_cases = 4 },
+]
 """
 
 
@@ -57,7 +72,8 @@ class PlayedLoop:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlayedLoop]:
     home = tmp_path_factory.mktemp("home")
     table = write_demo(home / "demo", IMAGES, seed=11)
-    (home / "training.toml").write_text(SHORT_TRAINING, encoding="utf-8")
+    (home / "policies.toml").write_text(POLICIES, encoding="utf-8")
+    (home / "training.toml").write_text(TRAINING.format(policies=home / "policies.toml"), encoding="utf-8")
     out = io.StringIO()
     with Stack.open(home, free_ports(), print) as stack:
         service = stack.open_review()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,7 +72,9 @@ class LabelStudioPage:
 
     def choose(self, label: str) -> None:
         """Ticks the choice with this label."""
-        self.page.get_by_text(label, exact=False).first.click()
+        choice = self.page.locator("label", has_text=re.compile(f"^{re.escape(label)}")).first
+        choice.click()
+        expect(choice.locator("input")).to_be_checked()
 
     def submit(self) -> None:
         """Presses Submit and waits until Label Studio has stored the answer."""

@@ -54,7 +54,7 @@ def test_the_promoted_bundle_is_what_the_backend_serves(played: PlayedLoop) -> N
 def test_a_worse_candidate_was_refused_with_its_reasons(played: PlayedLoop) -> None:
     worse = played.stage("gate")["worse_candidate"]
     assert worse["passed"] is False
-    assert worse["policy"] == "small-set"
+    assert worse["policy"] == "rehearsal"
     assert worse["reasons"]
 
 

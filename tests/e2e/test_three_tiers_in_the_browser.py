@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from conftest import PlayedLoop
@@ -34,7 +35,8 @@ def login(played: PlayedLoop, role: Role, email: str | None = None) -> Login:
 def open_tasks(played: PlayedLoop, person: Login, tier: Tier) -> list[OpenTask]:
     played.service.settle()
     annotator = Annotator(played.stack.label_studio_url, person.email, person.token, played.service.taxonomy)
-    return annotator.open_tasks(played.service.project(tier), lambda image_id: played.service.record(image_id).size)
+    with closing(annotator):
+        return annotator.open_tasks(played.service.project(tier), lambda image_id: played.service.record(image_id).size)
 
 
 def sign_in(played: PlayedLoop, browser: Browser, person: Login) -> LabelStudioPage:
