@@ -93,9 +93,13 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     page = context.new_page()
     page.set_default_timeout(90_000)
     page.goto(address)
-    for text in (QA.email, QA.email):
-        page.keyboard.type(text)
-        page.keyboard.press("Tab")
+    page.locator("input[name=email]:focus").wait_for()
+    page.keyboard.type(QA.email)
+    page.keyboard.press("Tab")
+    page.locator("input[type=password]:focus").wait_for()
+    page.keyboard.type(QA.email)
+    page.keyboard.press("Tab")
+    page.locator("button:focus").wait_for()
     page.keyboard.press("Enter")
     page.wait_for_url(f"{address}/")
     yield page
