@@ -27,6 +27,19 @@ def shape_to_mask(shape: Shape, size: ImageSize) -> Mask:
     return _filled((corners(shape),), size)
 
 
+def on_outline(shape: Polygon | PixelBox | RotatedBox, pixels: NDArray[np.intp], reach: float) -> Mask:
+    """Which pixels, given as (N, 2) rows and columns, have their centre within `reach` pixels of the outline."""
+    rings = (shape.outline, *shape.holes) if isinstance(shape, Polygon) else (corners(shape),)
+    centres = pixels[:, ::-1] + 0.5
+    near = np.zeros(len(centres), dtype=bool)
+    for ring in rings:
+        starts = np.asarray(ring, dtype=float)
+        for start, edge in zip(starts, np.roll(starts, -1, axis=0) - starts, strict=True):
+            along = np.clip((centres - start) @ edge / max(float(edge @ edge), 1e-12), 0, 1)
+            near |= np.linalg.norm(centres - start - along[:, None] * edge, axis=1) <= reach
+    return near
+
+
 def corners(shape: PixelBox | RotatedBox) -> tuple[Point, Point, Point, Point]:
     """The four corners of a box in pixels, clockwise from its own top-left one."""
     if isinstance(shape, RotatedBox):

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from converters import geometry
 from converters.errors import GeometryError
 from converters.geometry import Ellipse, ImageSize, KeyPoint, PercentBox, PixelBox, Polygon, RleMask, RotatedBox
+from converters.raster import on_outline
 
 SIZES = st.builds(ImageSize, st.integers(1, 4000), st.integers(1, 4000))
 NUMBERS = st.floats(0, 1000)
@@ -134,3 +135,8 @@ def test_padding_moving_and_scaling_keep_the_centre_where_it_belongs() -> None:
     assert box.padded(0.5) == PixelBox(0, 0, 40, 80)
     assert box.moved(1, -1).centre == (21, 39)
     assert box.scaled(2, 0.5) == PixelBox(20, 10, 60, 30)
+
+
+def test_pixels_whose_centre_lies_on_an_edge_are_told_from_those_inside() -> None:
+    pixels = np.array([[2, 2], [2, 3], [5, 9]])
+    assert on_outline(PixelBox(2.5, 1, 8, 6), pixels, 0.01).tolist() == [True, False, False]
