@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from converters import taxonomy as taxonomies
@@ -75,7 +76,8 @@ def refresh(project_id: int, settings: Settings) -> StageLine:
     try:
         token = settings.label_studio_token.get_secret_value() if settings.label_studio_token else ""
         client = LabelStudioClient(settings.label_studio_url or "", token)
-        report = preannotate(client, project_id, parts.service, parts.source)
+        with closing(client):
+            report = preannotate(client, project_id, parts.service, parts.source)
     finally:
         parts.close()
     counts = {"model_version": report.model_version, "predicted": report.predicted, "left_alone": report.left_alone}

@@ -118,6 +118,7 @@ def preannotate(stack: Stack, project: int, say: Say, progress: Progress) -> Pre
         )
     finally:
         parts.close()
+        client.close()
     if report.predicted:
         say(f"{report.model_version} outlined {report.predicted} images")
     for task, reason in report.failed:
