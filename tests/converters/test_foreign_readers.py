@@ -79,7 +79,7 @@ def test_packed_runs_that_pycocotools_writes_are_read(items: tuple[DatasetItem, 
         assert isinstance(found, RleMask) and np.array_equal(found.to_array(), drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.train
 def test_ultralytics_own_check_takes_our_dataset(items: tuple[DatasetItem, ...], tmp_path: Path) -> None:
     pytest.importorskip("ultralytics", reason="needs the train extra")
     with warnings.catch_warnings():
