@@ -60,7 +60,10 @@ def test_the_command_works_and_brings_its_own_files(python: Path, tmp_path: Path
 def test_training_answers_with_the_install_line(python: Path, tmp_path: Path) -> None:
     code = "from dermloop.first_bundle import make; from dermloop.home import Home; from pathlib import Path;"
     code += "make(Home(Path('home')), print)"
-    run = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    environment = {**os.environ, "DERMLOOP_CACHE": str(tmp_path / "cache")}
+    run = subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
     assert run.returncode == 1
     assert "dermloop[train]" in run.stderr
 
