@@ -106,7 +106,7 @@ def _signed(answer: Answer) -> str:
 def _story(review: Review, work: Work, setting: Setting) -> list[str]:
     if work.key.tier is Tier.TECHNICIAN:
         return (
-            ["Your earlier boxes are drawn; correct them."]
+            ["Correct your earlier boxes; opened from the task list, they are drawn."]
             if work.key.round > 1
             else ["Outline and name every lesion."]
         )
