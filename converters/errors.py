@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 
-class ConversionError(Exception):
-    """An input that cannot be turned into the house's words without guessing.
+class DesignedError(Exception):
+    """Something that went wrong with item, value, expectation and cure: what every package's root error is made of.
 
     The four parts are kept apart so that a report can tabulate them; `str()` joins them into one sentence.
     """
@@ -15,6 +15,10 @@ class ConversionError(Exception):
         self.expected = expected
         self.cure = cure
         super().__init__(f"{item}: got {value!r}; expected {expected}. {cure}")
+
+
+class ConversionError(DesignedError):
+    """An input that cannot be turned into the house's words without guessing."""
 
 
 class GeometryError(ConversionError):

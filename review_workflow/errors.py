@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from converters.errors import DesignedError
 
-class ReviewError(Exception):
+
+class ReviewError(DesignedError):
     """Something the review cannot do; the four parts are kept apart so that a page or a report can tabulate them."""
-
-    def __init__(self, item: str, value: object, expected: str, cure: str) -> None:
-        self.item = item
-        self.value = value
-        self.expected = expected
-        self.cure = cure
-        super().__init__(f"{item}: got {value!r}; expected {expected}. {cure}")
 
 
 class TransitionError(ReviewError):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from converters.errors import DesignedError
 
-class TrainingError(Exception):
+
+class TrainingError(DesignedError):
     """A job that cannot go on; `str()` joins the four parts into one sentence."""
-
-    def __init__(self, item: str, value: object, expected: str, cure: str) -> None:
-        self.item = item
-        self.value = value
-        self.expected = expected
-        self.cure = cure
-        super().__init__(f"{item}: got {value!r}; expected {expected}. {cure}")
 
 
 class ConfigError(TrainingError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
+from review_workflow.errors import ReviewError
 from review_workflow.store.schema import metadata
 
 revision = "0001"
@@ -39,4 +40,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Refuses: dropping an audit log is no migration."""
-    raise NotImplementedError("The first migration cannot be undone; restore a backup instead.")
+    raise ReviewError("migration 1", "downgrade", "an upgrade", "Restore a backup instead: an audit log is not undone.")
