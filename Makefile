@@ -8,7 +8,7 @@ BENCHES = $(foreach name,convert serve retrain review,$(if $(wildcard benchmarks
 export PYTHON
 
 .NOTPARALLEL:
-.PHONY: help install system label-studio up down status loop test lint unit train e2e bench lock clean
+.PHONY: help install system label-studio up down status loop test lint unit train e2e soak bench lock clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,9 +36,9 @@ loop: install ## the whole loop without hands, a line of JSON for each stage
 
 # Three processes: what the training libraries change in theirs must not reach the tests of serving.
 test: install system label-studio lint ## everything that proves it works: linters, types, unit to end-to-end tests
-	@$(BIN)/python -m pytest -m "not e2e and not train" $(PYTEST_ARGS)
-	@$(BIN)/python -m pytest -m train $(PYTEST_ARGS)
-	@$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not e2e and not train and not soak" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "train and not soak" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "e2e and not soak" $(PYTEST_ARGS)
 
 lint: install ## ruff, mypy --strict, the arrows between packages
 	@$(BIN)/ruff check .
@@ -47,13 +47,16 @@ lint: install ## ruff, mypy --strict, the arrows between packages
 	@$(BIN)/lint-imports
 
 unit: install ## the quick tests alone
-	@$(BIN)/python -m pytest -q -m "not e2e and not train and not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m "not e2e and not train and not slow and not soak" $(PYTEST_ARGS)
 
 train: install ## the tests that train a model
-	@$(BIN)/python -m pytest -m train $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "train and not soak" $(PYTEST_ARGS)
 
 e2e: install system label-studio ## the tests that drive the real Label Studio, some with Chromium
-	@$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "e2e and not soak" $(PYTEST_ARGS)
+
+soak: install system label-studio ## the long proofs: many images, many kills (an hour or so)
+	@$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 bench: install ## how fast it is, measured here, a line of JSON each: NAME=serve for one, all without it
 	@for name in $(or $(NAME),$(BENCHES)); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done

@@ -28,7 +28,7 @@ class Credentials:
     password: str | None = None
 
 
-_PUBLIC = frozenset({"/health", "/healthz", "/readyz", "/", "/page.css", "/page.js"})
+_PUBLIC = frozenset({"/health", "/healthz", "/readyz", "/", "/page.css", "/page.js", "/icon.svg"})
 _OPERATOR_ONLY = frozenset({"/metrics"})
 _LABEL_STUDIO_ONLY = frozenset({"/setup", "/webhook", "/job_status", "/versions", "/ready"})
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -19,7 +19,12 @@ from ml_backend.service import Analysis, Picture
 MAX_PICTURES = 64
 _PAGE = Path(__file__).with_name("page")
 _PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
-_PAGE_PARTS = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+_PAGE_PARTS = {
+    "index.html": "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 
 
 def blueprint(parts: Parts) -> Blueprint:
@@ -77,9 +82,9 @@ def blueprint(parts: Parts) -> Blueprint:
     def page() -> Response:
         return _page_file("index.html")
 
-    @routes.get("/page.<any(css, js):suffix>")
-    def page_part(suffix: str) -> Response:
-        return _page_file(f"page.{suffix}")
+    @routes.get("/<any('page.css', 'page.js', 'icon.svg'):name>")
+    def page_part(name: str) -> Response:
+        return _page_file(name)
 
     return routes
 

@@ -173,7 +173,7 @@ def test_what_a_config_has_no_place_for_is_on_record(client: FlaskClient) -> Non
 
 
 def test_the_page_comes_with_its_parts_and_a_policy(client: FlaskClient) -> None:
-    for path in ("/", "/page.css", "/page.js"):
+    for path in ("/", "/page.css", "/page.js", "/icon.svg"):
         answer = client.get(path)
         assert answer.status_code == 200 and "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert "no diagnosis" in client.get("/").text
