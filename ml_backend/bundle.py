@@ -42,13 +42,18 @@ class Scaling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
-    """How to run a detector: side of its square input in pixels, and thresholds in [0, 1]."""
+    """How to run a detector: side of its square input in pixels, and thresholds in [0, 1].
+
+    Suppression drops boxes that overlap a better one by more than `iou_threshold`. Each box that is kept becomes the
+    mean, weighted by score, of all candidates that overlap it by more than `fusion_iou`; None leaves it as it is.
+    """
 
     input_size: int
     task: DetectorTask = DetectorTask.DETECT
     score_threshold: float = 0.25
     iou_threshold: float = 0.5
     max_detections: int = 20
+    fusion_iou: float | None = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +223,7 @@ def _decode_detector(row: Mapping[str, Any]) -> DetectorSpec:
         score_threshold=float(row["score_threshold"]),
         iou_threshold=float(row["iou_threshold"]),
         max_detections=int(row["max_detections"]),
+        fusion_iou=_optional(row.get("fusion_iou")),
     )
 
 

@@ -24,7 +24,6 @@ _T = TypeVar("_T")
 DETECTOR_BATCH = 4
 CLASSIFIER_BATCH = 4
 _CANDIDATE_FLOOR = 0.05
-_MASK_COEFFICIENTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +175,7 @@ class Pipeline:
 
 def _candidates(row: Floats, spec: DetectorSpec) -> Candidates:
     floor = min(spec.score_threshold, _CANDIDATE_FLOOR)
-    coefficients = _MASK_COEFFICIENTS if spec.task is DetectorTask.SEGMENT else 0
-    return preprocessing.decode_detections(row, floor, spec.iou_threshold, spec.max_detections + 1, coefficients)
+    return preprocessing.decode_detections(row, floor, spec, spec.max_detections + 1)
 
 
 def _kept(

@@ -12,16 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from converters.geometry import ImageSize, PixelBox
-from ml_backend.bundle import Scaling
+from ml_backend.bundle import DetectorSpec, DetectorTask, Scaling
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 GREY = 114
+MASK_COEFFICIENTS = 32
 _BILINEAR = Image.Resampling.BILINEAR
 _GAP = 3.0
 _REACH = 4
 """How many output pixels' worth of input around a part the filter may look at; more is never copied."""
+
+_FAINT = 0.001
+_MOST = 4096
 _CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], dtype=np.float32)
 
 
@@ -129,42 +133,45 @@ def scale_crops(crops: Pixels, scaling: Scaling) -> Floats:
     return scaled
 
 
-def decode_detections(raw: Floats, floor: float, iou_threshold: float, limit: int, masks: int = 0) -> Candidates:
+def decode_detections(raw: Floats, floor: float, spec: DetectorSpec, limit: int) -> Candidates:
     """The detections of one picture out of YOLO11's raw output (4 + classes + masks, anchors).
 
-    Boxes are corners in pixels of the square; the score is the best class's. Everything under `floor` is dropped, then
-    greedy suppression keeps at most `limit`. Source: ultralytics' export of the detect and segment heads without NMS.
+    Boxes are corners in pixels of the square; the score is the best class's. Greedy suppression keeps at most `limit`
+    of those that reach `floor`; what is fainter only has a share in their fusion, so that a box does not depend on the
+    floor. Source: ultralytics' export of the detect and segment heads without NMS.
     """
-    classes = raw.shape[0] - masks
+    classes = raw.shape[0] - (MASK_COEFFICIENTS if spec.task is DetectorTask.SEGMENT else 0)
     scores = raw[4] if classes == 5 else raw[4:classes].max(axis=0)
     drawable = np.isfinite(raw[:4]).all(axis=0) & (raw[2:4] > 0).all(axis=0)
-    chosen = np.flatnonzero((scores >= floor) & drawable)
-    if chosen.size > 4096:
-        chosen = chosen[np.argpartition(scores[chosen], -4096)[-4096:]]
-    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
-    found = raw[:, chosen]
+    chosen = _best_first(scores, drawable & (scores >= min(floor, _FAINT)))
+    found, shares = raw[:, chosen], scores[chosen].astype(np.float32)
     x, y, half_w, half_h = found[0], found[1], found[2] / 2, found[3] / 2
     boxes = np.stack((x - half_w, y - half_h, x + half_w, y + half_h), axis=1).astype(np.float32)
-    kept = suppress(boxes, iou_threshold, limit)
+    kept = suppress(boxes[: np.count_nonzero(shares >= floor)], spec.iou_threshold, limit)
+    final = boxes[kept] if spec.fusion_iou is None else fuse(boxes[kept], boxes, shares, spec.fusion_iou)
     coefficients = found[classes:, kept].T.astype(np.float32)
-    peak = float(np.fmax.reduce(scores, initial=0.0))
-    return Candidates(boxes[kept], scores[chosen][kept].astype(np.float32), coefficients, peak)
+    return Candidates(final, shares[kept], coefficients, float(np.fmax.reduce(scores, initial=0.0)))
 
 
 def suppress(boxes: Floats, iou_threshold: float, limit: int) -> NDArray[np.intp]:
     """Indices of boxes (N, 4), sorted best first, that no better kept box overlaps by more than the threshold."""
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
     left: NDArray[np.intp] = np.arange(len(boxes), dtype=np.intp)
     kept: list[int] = []
     while left.size and len(kept) < limit:
         best, left = int(left[0]), left[1:]
         kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[left, :2])
-        high = np.minimum(boxes[best, 2:], boxes[left, 2:])
-        shared = np.prod(np.maximum(high - low, 0), axis=1)
-        union = np.maximum(areas[best] + areas[left] - shared, np.float32(1e-9))
-        left = left[shared / union <= iou_threshold]
+        left = left[_overlaps(boxes[best : best + 1], boxes[left])[0] <= iou_threshold]
     return np.array(kept, dtype=np.intp)
+
+
+def fuse(kept: Floats, boxes: Floats, scores: Floats, iou_threshold: float) -> Floats:
+    """Boxes (K, 4), each the mean, weighted by score, of all boxes (N, 4) that overlap it by more than the threshold.
+
+    A box that overlaps none stays as it is. Source: box voting, Gidaris and Komodakis 2015, without its classes.
+    """
+    weights = np.where(_overlaps(kept, boxes) > iou_threshold, scores, np.float32(0))
+    total = weights.sum(axis=1, keepdims=True)
+    return np.where(total > 0, weights @ boxes / np.maximum(total, np.float32(1e-9)), kept)
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -172,6 +179,27 @@ def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _best_first(scores: Floats, eligible: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Indices of the eligible, best score first, at most 4,096."""
+    chosen = np.flatnonzero(eligible)
+    if chosen.size > _MOST:
+        chosen = chosen[np.argpartition(scores[chosen], -_MOST)[-_MOST:]]
+    return chosen[np.argsort(-scores[chosen], kind="stable")]
+
+
+def _overlaps(some: Floats, others: Floats) -> Floats:
+    """Intersection over union (K, N) of corner boxes (K, 4) with others (N, 4)."""
+    x0, y0, x1, y1 = some.T[:, :, None]
+    left, top, right, bottom = others.T
+    shared = _sides(np.minimum(x1, right) - np.maximum(x0, left), np.minimum(y1, bottom) - np.maximum(y0, top))
+    united = _sides(x1 - x0, y1 - y0) + _sides(right - left, bottom - top) - shared
+    return np.asarray(shared / np.maximum(united, np.float32(1e-9)))
+
+
+def _sides(widths: Floats, heights: Floats) -> Floats:
+    return np.asarray(np.maximum(widths, 0) * np.maximum(heights, 0))
 
 
 def _start(start: float, side: float, extent: int) -> float:

@@ -26,7 +26,8 @@ class DetectorConfig:
     `nominal_batch` images; larger than `batch`, a small set gets few steps. `degrees` turns pictures, and boxes grow
     with the turn. `mosaic` and the following are ultralytics' augmentations.
     `validate_each_epoch` keeps the best epoch by validation mAP; without it the last (averaged) weights are kept.
-    `score_threshold` 0 chooses the threshold of the best F1 on the validation split.
+    `score_threshold` 0 chooses the threshold of the best F1 on the validation split; `fusion_iou` 0 serves boxes as
+    suppression leaves them.
     """
 
     model: str = "yolo11n"
@@ -62,6 +63,7 @@ class DetectorConfig:
     seed: int = 0
     score_threshold: float = 0.0
     iou_threshold: float = 0.5
+    fusion_iou: float = 0.7
     max_detections: int = 20
     parity_tolerance: float = 0.001
 
@@ -142,6 +144,19 @@ class GateConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TrackingConfig:
+    """Where each epoch's figures go besides the status file.
+
+    `tensorboard` writes event files into the run folder (`tensorboard --logdir RUNS`). `mlflow` is a tracking URI such
+    as `sqlite:////data/mlflow.db` or `http://mlflow.example:5000` (empty: none), `experiment` the name used there.
+    """
+
+    tensorboard: bool = True
+    mlflow: str = ""
+    experiment: str = "dermloop"
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingConfig:
     """All settings of a retraining."""
 
@@ -150,6 +165,7 @@ class TrainingConfig:
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 def read(path: Path) -> TrainingConfig:

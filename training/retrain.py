@@ -230,6 +230,7 @@ def _detector_spec(trained: TrainedDetector, version: DatasetVersion, run: Run, 
         input_size=settings.image_size,
         score_threshold=settings.score_threshold or _FALLBACK_THRESHOLD,
         iou_threshold=settings.iou_threshold,
+        fusion_iou=settings.fusion_iou or None,
         max_detections=settings.max_detections,
     )
     if settings.score_threshold:

@@ -103,7 +103,9 @@ def _score(version: DatasetVersion, stage: str, run: Run, cache: Path, config: T
     if stage == "classifier":
         return classifier.fit(version, run, cache, config.classifier).best
     detector.train(version, run, cache, config.detector)
-    spec = DetectorSpec(config.detector.image_size, iou_threshold=config.detector.iou_threshold)
+    settings = config.detector
+    fusion = settings.fusion_iou or None
+    spec = DetectorSpec(settings.image_size, iou_threshold=settings.iou_threshold, fusion_iou=fusion)
     draft = ModelBundle(run.folder, "trial", "trial", version.dataset.taxonomy, spec)
     table = CaseTable(evaluation.cases_of(draft, version, Split.VAL), ())
     return measures(())["map50_95"].value(table, table.ones)

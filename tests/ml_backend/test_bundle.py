@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def test_a_changed_threshold_is_refused(tmp_path: Path) -> None:
     (written.root / "bundle.json").write_bytes(orjson.dumps(header))
     with pytest.raises(BundleError, match="changed content"):
         load_bundle(written.root)
+
+
+def test_a_bundle_of_before_boxes_were_fused_keeps_its_version_and_its_boxes(tmp_path: Path) -> None:
+    written = bundle(tmp_path)
+    assert written.detector is not None and written.detector.fusion_iou == 0.7
+    header = orjson.loads((written.root / "bundle.json").read_bytes())
+    del header["detector"]["fusion_iou"]
+    content = {key: header[key] for key in ("taxonomy", "detector", "classifier", "lineage")}
+    digest = hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    header["version"] = f"tiny-{digest[:12]}"
+    (written.root / "bundle.json").write_bytes(orjson.dumps(header))
+    former = load_bundle(written.root)
+    assert former.detector == replace(written.detector, fusion_iou=None)
+    assert former.version == header["version"] != written.version
 
 
 def test_a_bundle_for_another_taxonomy_is_refused(tmp_path: Path) -> None:

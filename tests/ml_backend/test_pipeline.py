@@ -13,6 +13,7 @@ from converters.annotation import Origin
 from converters.geometry import ImageSize, PixelBox
 from converters.taxonomy import Target
 from ml_backend import preprocessing
+from ml_backend.bundle import DetectorSpec
 from ml_backend.images import DecodeLimits, decode
 from ml_backend.pipeline import ImagePrediction, Pipeline
 
@@ -153,5 +154,5 @@ def test_the_colours_of_the_builders_differ_enough_to_matter() -> None:
 @pytest.mark.parametrize("sides", [(-20.0, 30.0), (30.0, 0.0), (float("nan"), 30.0)])
 def test_a_box_that_cannot_be_drawn_is_no_detection(sides: tuple[float, float]) -> None:
     raw = np.array([[50, 50, 20, 20, 0.9], [50, 50, *sides, 0.95]], dtype=np.float32).T
-    found = preprocessing.decode_detections(raw, 0.25, 0.5, 10)
+    found = preprocessing.decode_detections(raw, 0.25, DetectorSpec(640), 10)
     assert found.boxes.tolist() == [[40, 40, 60, 60]]

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from converters.geometry import ImageSize, PixelBox
-from ml_backend.bundle import Scaling
+from ml_backend.bundle import DetectorSpec, Scaling
 from ml_backend.preprocessing import (
     GREY,
     crop_lesion,
     crop_window,
     decode_detections,
     detector_input,
+    fuse,
     letterbox,
     scale_crops,
     softmax,
@@ -111,9 +112,29 @@ def test_raw_output_is_read_best_first_and_without_the_impossible() -> None:
     raw = np.zeros((6, 5), dtype=np.float32)
     raw[:4] = np.array([[20, 20, 60, 61, np.nan], [20] * 5, [10] * 5, [10] * 5])
     raw[4:] = np.array([[0.1, 0.7, 0.2, 0.9, 0.99], [0.3, 0.2, 0.8, 0.1, 0.99]])
-    found = decode_detections(raw, 0.25, 0.5, 10)
+    found = decode_detections(raw, 0.25, DetectorSpec(640, fusion_iou=None), 10)
     assert found.scores.tolist() == pytest.approx([0.9, 0.7])
     assert found.boxes.tolist() == [[56, 15, 66, 25], [15, 15, 25, 25]]
+
+
+def test_a_kept_box_becomes_the_mean_of_all_that_agree_with_it() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 12, 10], [0, 0, 4, 4], [50, 50, 60, 60]], dtype=np.float32)
+    scores = np.array([0.9, 0.3, 0.8, 0.5], dtype=np.float32)
+    assert fuse(boxes[[0, 3]], boxes, scores, 0.7).tolist() == [[0, 0, 10.5, 10], [50, 50, 60, 60]]
+    speck = np.array([[5, 5, 5, 5]], dtype=np.float32)
+    assert fuse(speck, boxes, scores, 0.7).tolist() == speck.tolist()
+
+
+def test_a_fused_box_depends_on_the_faint_too_but_not_on_the_floor() -> None:
+    raw = np.zeros((5, 60), dtype=np.float32)
+    raw[:4] = np.array([[100], [100], [40], [40]]) + RANDOM.normal(0, 2, (4, 60))
+    raw[4] = np.linspace(0.9, 0.002, 60)
+    (high,) = decode_detections(raw, 0.5, DetectorSpec(640), 10).boxes
+    low = decode_detections(raw, 0.001, DetectorSpec(640), 10).boxes[0]
+    (plain,) = decode_detections(raw, 0.5, DetectorSpec(640, fusion_iou=None), 10).boxes
+    assert np.array_equal(high, low) and np.abs(high - [80, 80, 120, 120]).max() < 1
+    x, y, width, height = raw[:4, 0]
+    assert np.allclose(plain, [x - width / 2, y - height / 2, x + width / 2, y + height / 2])
 
 
 def test_temperature_flattens_without_changing_the_order() -> None:
