@@ -90,6 +90,33 @@ def status(as_json: Json = False) -> None:
 
 
 @app.command()
+def readers(as_json: Json = False) -> None:
+    """Show how good each reader is: against what was approved, on gold tasks, and on wrong suggestions."""
+    with _service() as service:
+        quality, gold = service.quality(), service.gold()
+    lines = [
+        f"{q.author:32} tier {int(q.tier)}  {q.judged:4d} judged   box F1 {q.box_f1:.2f}  "
+        f"missed {q.missed_malignant} of {q.malignant} malignant  rubber stamp {_share(q.rubber_stamp)}"
+        for q in quality
+    ]
+    lines += [
+        f"{g.author:32} tier {int(g.tier)}  {g.tasks:4d} gold     box F1 {_share(g.box_f1)}  "
+        f"IoU {_share(g.mean_iou)}  diagnosis {_share(g.diagnosis_share)}  "
+        f"missed {g.missed_malignant} of {g.malignant} malignant"
+        for g in gold
+    ]
+    found = {
+        "quality": [{**asdict(q), "rubber_stamp": q.rubber_stamp} for q in quality],
+        "gold": [asdict(g) for g in gold],
+    }
+    _print(as_json, found, "\n".join(lines) or "Nobody has been measured yet.")
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+@app.command()
 def show(image: Annotated[str, typer.Argument(help="Id of the image.")], as_json: Json = False) -> None:
     """Show one image: its state, its work, and everything that happened to it."""
     with _service() as service:

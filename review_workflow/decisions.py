@@ -113,20 +113,29 @@ def _reopened(review: Review, command: Submit) -> Decision:
 def _label(review: Review, command: Submit, setting: Setting) -> Decision:
     answer = _answer(review, command, setting)
     labelled = review.without_waiting().with_answer(answer).moved(Happened.LABELLED)
-    ready = _open_readings(labelled, setting)
-    return Decision(ready, (_answered(Happened.LABELLED, command, review, answer),))
+    events = (_answered(Happened.LABELLED, command, review, answer),)
+    if review.known is not None:
+        return _scored(labelled, events)
+    return Decision(_open_readings(labelled, setting), events)
 
 
 def _read(review: Review, command: Submit, setting: Setting) -> Decision:
     answer = _answer(review, command, setting)
-    if command.verdict is Verdict.SEND_BACK:
+    if command.verdict is Verdict.SEND_BACK and review.known is None:
         return _send_to_technician(review.with_answer(answer), command, command.reason)
     read = review.without_waiting([Tier.QA]).with_answer(answer).moved(Happened.READ)
     events = (_answered(Happened.READ, command, review, answer),)
+    if review.known is not None:
+        return _scored(read, events)
     if any(work.status is WorkStatus.WAITING for work in read.current(Tier.DERMATOLOGIST)):
         return Decision(read, events)
     judged = _judge(read, setting)
     return replace(judged, events=(*events, *judged.events))
+
+
+def _scored(review: Review, events: tuple[Event, ...]) -> Decision:
+    """The end of a gold task: its reader's own line on record is the same as for any other image."""
+    return Decision(review.moved(Happened.SCORED), (*events, Event(Happened.SCORED, POLICY_ACTOR, "service")))
 
 
 def _judge(review: Review, setting: Setting) -> Decision:
@@ -219,6 +228,8 @@ def _about_order(review: Review, command: SendBack) -> str:
         return f"The role {command.person.role} may not send images back."
     if not command.reason.strip():
         return "Sending back needs a reason."
+    if review.known is not None:
+        return "This is a gold task: it measures its reader and is reviewed no further."
     if review.state in (ReviewState.IMPORTED, ReviewState.SENT_BACK, ReviewState.WITHDRAWN):
         return f"The image is {review.state}; there is nothing to send back."
     if command.tier is not Tier.TECHNICIAN and not review.readings(Tier.DERMATOLOGIST):
@@ -247,7 +258,7 @@ def _reassign(review: Review, command: Reassign, setting: Setting) -> Decision:
 def _withdraw(review: Review, command: Withdraw) -> Decision:
     if review.state is ReviewState.WITHDRAWN:
         return Decision(review)
-    ended = replace(review.without_waiting().moved(Happened.WITHDRAWN), truth=None)
+    ended = replace(review.without_waiting().moved(Happened.WITHDRAWN), truth=None, known=None)
     return Decision(ended, (_event(Happened.WITHDRAWN, command, reason=command.reason, before=review.truth),))
 
 

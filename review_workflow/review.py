@@ -75,7 +75,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The whole story of one image so far; `version` counts the stored changes, `revision` the approvals reopened."""
+    """The whole story of one image so far; `version` counts the stored changes, `revision` the approvals reopened.
+
+    `known` is set on gold tasks only: the truth that their reader is measured by.
+    """
 
     image_id: str
     state: ReviewState = START
@@ -84,6 +87,7 @@ class Review:
     works: tuple[Work, ...] = ()
     answers: tuple[Answer, ...] = ()
     truth: Annotation | None = None
+    known: Annotation | None = None
 
     def work(self, key: WorkKey) -> Work | None:
         """The piece of work with a key, or None."""

@@ -13,15 +13,18 @@ from converters.annotation import Annotation, ImageRecord
 from converters.label_studio.controls import Tier
 from converters.taxonomy import Taxonomy
 from review_workflow import policy as policies
+from review_workflow.copies import ImageCopies
 from review_workflow.decisions import Setting, apply, register
 from review_workflow.errors import BusyError, LabelStudioError, ReviewError, UnknownPersonError
 from review_workflow.gateway import Gateway
+from review_workflow.gold import GoldScore, score
 from review_workflow.label_studio import LabelStudioTasks
 from review_workflow.people import Person, Role
 from review_workflow.policy import Policy
 from review_workflow.project_setup import SetupOptions, SetupReport, set_up
 from review_workflow.quality import ReaderQuality, judge
 from review_workflow.review import Command, Event, Reassign, Review, SendBack, Withdraw, WorkKey
+from review_workflow.seeding import GoldSeeder
 from review_workflow.settings import ReviewSettings
 from review_workflow.states import ReviewState
 from review_workflow.store import AuditEntry, AuditProblem, Insight, Session, Store, open_store
@@ -46,7 +49,10 @@ class Status:
 
 
 class ReviewService:
-    """All use cases over one database; `gateway` is None where no Label Studio is configured."""
+    """All use cases over one database; `gateway` is None where no Label Studio is configured.
+
+    `images` is the folder of the stored images; without it there are no gold tasks.
+    """
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class ReviewService:
         taxonomy: Taxonomy,
         options: SetupOptions,
         clock: Callable[[], float] = time.time,
+        images: Path | None = None,
     ) -> None:
         self._store = store
         self._gateway = gateway
@@ -63,7 +70,8 @@ class ReviewService:
         self._taxonomy = taxonomy
         self._options = options
         self._clock = clock
-        self._sync = Sync(store, gateway, self._setting, clock) if gateway else None
+        seed = GoldSeeder(store, self._setting, clock, ImageCopies(images)).seed if images else lambda: 0
+        self._sync = Sync(store, gateway, self._setting, clock, seed) if gateway else None
 
     # images in, labels out
 
@@ -269,6 +277,11 @@ class ReviewService:
         with self._store.reading() as session:
             return judge(session.newest_reviews([ReviewState.APPROVED], limit), self._setting(session))
 
+    def gold(self) -> tuple[GoldScore, ...]:
+        """Every reader's answers on gold tasks against the known truths."""
+        with self._store.reading() as session:
+            return score(session.gold_reviews(), self._setting(session))
+
     def recent(self, limit: int, before: int | None = None) -> list[AuditEntry]:
         """The newest audit entries, or those before an entry, newest first."""
         with self._store.reading() as session:
@@ -325,7 +338,8 @@ def open_service(settings: ReviewSettings, clock: Callable[[], float] = time.tim
     token = settings.label_studio_token.get_secret_value()
     gateway = Gateway(settings.label_studio_url, token, taxonomy) if token else None
     store = open_store(settings.database)
-    return ReviewService(store, gateway, policies.read(settings.policy_file), taxonomy, _options(settings), clock)
+    policy = policies.read(settings.policy_file)
+    return ReviewService(store, gateway, policy, taxonomy, _options(settings), clock, settings.images)
 
 
 def _options(settings: ReviewSettings) -> SetupOptions:

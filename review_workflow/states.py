@@ -20,6 +20,7 @@ class ReviewState(StrEnum):
     APPROVED = "approved"
     EXCLUDED = "excluded"
     REOPENED = "reopened"
+    SCORED = "scored"
     WITHDRAWN = "withdrawn"
 
 
@@ -36,6 +37,7 @@ class Happened(StrEnum):
     APPROVED = "approved"
     EXCLUDED = "excluded"
     REOPENED = "reopened"
+    SCORED = "scored"
     WITHDRAWN = "withdrawn"
 
 
@@ -45,8 +47,8 @@ _DECIDABLE = (_S.AGREED, _S.DISPUTED, _S.REOPENED)
 _LIVING = tuple(state for state in ReviewState if state is not ReviewState.WITHDRAWN)
 
 TRANSITIONS: Mapping[tuple[ReviewState, Happened], ReviewState] = {
-    **{(s, _H.LABELLED): _S.LABELLED for s in (_S.IMPORTED, _S.SENT_BACK, _S.LABELLED, _S.REOPENED)},
-    **{(s, _H.READ): _S.IN_REVIEW for s in (_S.LABELLED, _S.IN_REVIEW, _S.AGREED, _S.DISPUTED, _S.REOPENED)},
+    **{(s, _H.LABELLED): _S.LABELLED for s in (_S.IMPORTED, _S.SENT_BACK, _S.LABELLED, _S.REOPENED, _S.SCORED)},
+    **{(s, _H.READ): _S.IN_REVIEW for s in (_S.LABELLED, _S.IN_REVIEW, *_DECIDABLE, _S.SCORED)},
     (_S.IN_REVIEW, _H.AGREED): _S.AGREED,
     (_S.IN_REVIEW, _H.DISPUTED): _S.DISPUTED,
     **{(s, _H.SENT_BACK): _S.SENT_BACK for s in (_S.LABELLED, _S.IN_REVIEW, *_DECIDABLE)},
@@ -54,6 +56,7 @@ TRANSITIONS: Mapping[tuple[ReviewState, Happened], ReviewState] = {
     **{(s, _H.APPROVED): _S.APPROVED for s in _DECIDABLE},
     **{(s, _H.EXCLUDED): _S.EXCLUDED for s in _DECIDABLE},
     **{(s, _H.REOPENED): _S.REOPENED for s in (_S.APPROVED, _S.EXCLUDED)},
+    **{(s, _H.SCORED): _S.SCORED for s in (_S.LABELLED, _S.IN_REVIEW)},
     **{(s, _H.WITHDRAWN): _S.WITHDRAWN for s in _LIVING},
 }
 """(state, what happened) → next state. What is not in the table cannot happen."""
@@ -90,6 +93,7 @@ def diagram() -> str:
     for (before, happened), after in TRANSITIONS.items():
         if happened is not Happened.WITHDRAWN:
             lines.append(f"    {_node(before)} --> {_node(after)}: {happened}")
+    lines.append(f"    note right of {_node(ReviewState.SCORED)}: gold tasks only")
     lines.append(f"    note right of {_node(ReviewState.WITHDRAWN)}: from every state, when consent is withdrawn")
     lines.append(f"    {_node(ReviewState.WITHDRAWN)} --> [*]")
     return "\n".join(lines)

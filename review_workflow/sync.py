@@ -62,12 +62,18 @@ class Sync:
     """The traffic between one Label Studio and one review database."""
 
     def __init__(
-        self, store: Store, gateway: LabelStudioTasks, setting: Callable[[Session], Setting], clock: Callable[[], float]
+        self,
+        store: Store,
+        gateway: LabelStudioTasks,
+        setting: Callable[[Session], Setting],
+        clock: Callable[[], float],
+        seed: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store = store
         self._gateway = gateway
         self._setting = setting
         self._clock = clock
+        self._seed = seed
         self._owner = ""
         self._outbox = Outbox(store, gateway, setting, clock, self.project, self._keep_lease)
 
@@ -86,8 +92,9 @@ class Sync:
             return self._take_hinted().plus(self._deliver())
 
     def order(self) -> SyncReport:
-        """Reads what the model says of unanswered images and writes the queues' order."""
+        """Puts gold tasks among the queues; reads what the model says of unanswered images, and orders by it."""
         with self._lease(_PATIENCE):
+            seeded = self._seed()
             name = f"order:{self.project(Tier.TECHNICIAN)}"
             newest = self._cursor(name)
             read = 0
@@ -101,7 +108,7 @@ class Sync:
                 with self._store.writing() as session:
                     session.put_fact(name, newest.isoformat())
             if read == 0:
-                return SyncReport()
+                return self._deliver() if seeded else SyncReport()
             with self._store.writing() as session:
                 approved = orjson.dumps(session.approved_diagnoses(), option=orjson.OPT_SORT_KEYS).decode()
                 session.put_fact(APPROVED_FACT, approved)

@@ -231,9 +231,13 @@ def prepare(store: Store, people: Sequence[Person] = EVERYBODY) -> None:
 
 
 def a_service(
-    store: Store, studio: MemoryLabelStudio, policy: Policy = NO_SECOND_READER, clock: Ticking | None = None
+    store: Store,
+    studio: MemoryLabelStudio,
+    policy: Policy = NO_SECOND_READER,
+    clock: Ticking | None = None,
+    images: Path | None = None,
 ) -> ReviewService:
-    return ReviewService(store, studio, policy, TAXONOMY, SetupOptions(), clock or Ticking())
+    return ReviewService(store, studio, policy, TAXONOMY, SetupOptions(), clock or Ticking(), images)
 
 
 def _snapshot(task: MemoryTask) -> TaskSnapshot:

@@ -2,8 +2,19 @@
 
 from review_workflow.store.audit import AuditEntry, AuditProblem
 from review_workflow.store.database import Store, open_store
+from review_workflow.store.gold import GoldTask
 from review_workflow.store.insight import Insight
 from review_workflow.store.session import Session
 from review_workflow.store.traffic import OutboxItem, TaskHint
 
-__all__ = ["AuditEntry", "AuditProblem", "Insight", "OutboxItem", "Session", "Store", "TaskHint", "open_store"]
+__all__ = [
+    "AuditEntry",
+    "AuditProblem",
+    "GoldTask",
+    "Insight",
+    "OutboxItem",
+    "Session",
+    "Store",
+    "TaskHint",
+    "open_store",
+]

@@ -19,6 +19,7 @@ def encode_review(review: Review) -> str:
         "works": [_work_row(work) for work in review.works],
         "answers": [_answer_row(answer) for answer in review.answers],
         "truth": _annotation_row(review.truth),
+        "known": _annotation_row(review.known),
     }
     return _text(row)
 
@@ -34,6 +35,7 @@ def decode_review(image_id: str, state: str, revision: int, version: int, body: 
         works=tuple(_work(item) for item in row["works"]),
         answers=tuple(_answer(item) for item in row["answers"]),
         truth=_annotation(row["truth"]),
+        known=_annotation(row.get("known")),
     )
 
 

@@ -93,6 +93,17 @@ model_readings = Table(
     Column("reading", Text, nullable=False),
 )
 
+gold = Table(
+    "gold",
+    metadata,
+    Column("image_id", String(128), primary_key=True),
+    Column("source_id", String(128), nullable=False, index=True),
+    Column("brought_by", String(192), nullable=False, unique=True),
+    Column("tier", Integer, nullable=False),
+    Column("reader", String(256)),
+    Column("made_at", Float, nullable=False),
+)
+
 facts = Table(
     "facts",
     metadata,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import orjson
@@ -16,8 +16,9 @@ from review_workflow.errors import ConflictError, UnknownImageError
 from review_workflow.people import Person, Role, Roster
 from review_workflow.review import Answer, Event, Review, Work, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
-from review_workflow.store import audit, codec, insight, schema
+from review_workflow.store import audit, codec, gold, insight, schema
 from review_workflow.store.audit import AuditEntry, AuditProblem
+from review_workflow.store.gold import GoldTask
 from review_workflow.store.insight import Insight
 from review_workflow.store.traffic import Traffic
 
@@ -129,8 +130,9 @@ class Session(Traffic):
         return dict(counts)
 
     def states(self) -> dict[ReviewState, int]:
-        """How many images are in each state; states without images are left out."""
-        query = select(schema.reviews.c.state, func.count()).group_by(schema.reviews.c.state)
+        """How many images are in each state; states without images and gold tasks are left out."""
+        ordinary = schema.reviews.c.image_id.not_in(select(schema.gold.c.image_id))
+        query = select(schema.reviews.c.state, func.count()).where(ordinary).group_by(schema.reviews.c.state)
         return {ReviewState(state): count for state, count in self._connection.execute(query)}
 
     def approvals(self, since: float) -> tuple[int, float | None]:
@@ -146,12 +148,12 @@ class Session(Traffic):
     ) -> None:
         known = {work.key: work for work in before.works} if before else {}
         answers = {answer.key: answer for answer in before.answers} if before else {}
-        touched = [work for work in after.works if known.get(work.key) != work]
+        touched = [work for work in after.works if known.get(work.key) != work and not _was_copied(work, known)]
         for work in touched:
             self._put_work(work, work.key in known, now)
         for answer in after.answers:
             if answers.get(answer.key) != answer:
-                self._put_answer(answer, now)
+                self._put_answer(answer, now)  # of a copied answer there is no row to change
         keys = {work.key for work in touched if _looks_different(known.get(work.key), work)} | _shown_again(
             before, after
         )
@@ -177,6 +179,24 @@ class Session(Traffic):
             "model_version": annotation.model_version,
         }
         self._connection.execute(update(schema.works).where(schema.works.c.key == str(answer.key)).values(values))
+
+    # gold tasks
+
+    def put_gold(self, task: GoldTask, now: float) -> None:
+        """Stores which image is a gold task; raises an integrity error where that work brought one along before."""
+        gold.put(self._connection, task, now)
+
+    def gold_tasks(self) -> tuple[GoldTask, ...]:
+        """All gold tasks, oldest first."""
+        return gold.tasks(self._connection)
+
+    def gold_reviews(self) -> tuple[Review, ...]:
+        """The reviews of all gold tasks, by image id."""
+        return gold.reviews(self._connection)
+
+    def rested(self, before: float) -> tuple[Review, ...]:
+        """Approved reviews that nothing has changed since a moment, the longest rested first, at most 500."""
+        return gold.rested(self._connection, before)
 
     # people
 
@@ -256,6 +276,11 @@ def _review_row(review: Review, now: float) -> dict[str, object]:
 def _looks_different(before: Work | None, after: Work) -> bool:
     """Whether the task in Label Studio has to change; that it was answered, Label Studio knows itself."""
     return before is None or replace(before, status=after.status) != after or after.status is WorkStatus.CANCELLED
+
+
+def _was_copied(work: Work, known: Mapping[WorkKey, Work]) -> bool:
+    """Whether work was never anybody's task: it came with its answer, from the source of a gold task."""
+    return work.key not in known and work.status is WorkStatus.ANSWERED
 
 
 _SETTLED = (ReviewState.APPROVED, ReviewState.EXCLUDED, ReviewState.WITHDRAWN)

@@ -51,6 +51,11 @@ def test_status_and_show_tell_where_an_image_stands(home: Path) -> None:
     assert "imported, revision 1" in RUNNER.invoke(app, ["show", IMAGE]).output
 
 
+def test_readers_are_measured(home: Path) -> None:
+    assert run("readers") == {"quality": [], "gold": []}
+    assert "Nobody has been measured yet." in RUNNER.invoke(app, ["readers"]).output
+
+
 def test_people_are_added_and_sent_on_leave(home: Path) -> None:
     run("people", "add", "new@example.org", "dermatologist", "--expertise", "mel")
     run("people", "leave", "new@example.org")
