@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from converters.dataset import DatasetVersion, Split
 from ml_backend import preprocessing
 from ml_backend.bundle import Scaling
 from ml_backend.onnx_session import Graph
 from ml_backend.preprocessing import Floats, Pixels
-from training import augment, datasets, metrics, networks
+from training import augment, checkpoints, datasets, metrics, networks
+from training.checkpoints import TrainingState
 from training.config import ClassifierConfig
 from training.datasets import Crops
 from training.errors import ConfigError, DataError, ParityError
@@ -28,10 +28,10 @@ from training.runs import Run
 
 CHECKPOINT = "classifier.weights.h5"
 GRAPH = "classifier.onnx"
-_LATEST = "classifier-latest.weights.h5"
-_STATE = "classifier-state.json"
 _OUTPUTS = ("logits", "cam")
 LOGIT_ADJUSTED = "logit-adjusted"
+VALIDATION = ("balanced_accuracy", "accuracy", "top3", "auc", "loss")
+"""Validation metrics of every epoch; any of them may pick the best checkpoint."""
 _GOLDEN = 16
 _BATCH = 64
 
@@ -55,15 +55,6 @@ class TrainedClassifier:
     labels: datasets.Labels
     train_counts: tuple[int, ...]
     best: float
-
-
-@dataclass(slots=True)
-class _State:
-    """What a resumed training must remember besides the weights."""
-
-    epoch: int = 0
-    best: float = -np.inf
-    best_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +117,7 @@ def fit(
         model = _fit(learn, check, run, config, start, shape)
         model.load_weights(run.folder / CHECKPOINT)
         networks.write_plan(shape, run.folder / CHECKPOINT)
-    return FittedNetwork(model, shape, start, learn, check, _read_state(run.folder).best)
+    return FittedNetwork(model, shape, start, learn, check, checkpoints.read_state(run.folder).best)
 
 
 def export(shape: NetworkPlan, model: Any, target: Path, golden: Pixels, tolerance: float) -> tuple[Path, float]:
@@ -186,9 +177,9 @@ def _fit(learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: 
         model, backbone = networks.build(shape, start.backbone, config.dropout)
     finally:
         keras.config.set_dtype_policy("float32")
-    state = _read_state(run.folder)
+    state = checkpoints.read_state(run.folder)
     if state.epoch:
-        model.load_weights(run.folder / _LATEST)
+        checkpoints.load_weights(run.folder, state, model)
     elif start.checkpoint is not None:
         model.load_weights(start.checkpoint)
     elif not start.pretrained:
@@ -202,7 +193,11 @@ def _fit(learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: 
             _freeze(keras, backbone, config, whole=last == frozen)
             steps = -(-len(learn.labels) // config.batch)
             prior = _log_prior(learn.labels, len(shape.classes), config)
-            _compile(keras, model, config, rate, steps, last - first, (state.epoch - first) * steps, prior)
+            _compile(keras, model, config, rate, steps * (last - first), prior)
+            if state.epoch == first:
+                state.waited = 0
+            else:
+                checkpoints.load_moments(run.folder, state, model)
             _epochs(model, learn, check, run, config, shape, state, last, _total_epochs(config, start))
     return model
 
@@ -225,19 +220,9 @@ def _freeze(keras: Any, backbone: Any, config: ClassifierConfig, whole: bool) ->
         layer.trainable = not whole and number >= top
 
 
-def _compile(
-    keras: Any,
-    model: Any,
-    config: ClassifierConfig,
-    rate: float,
-    steps: int,
-    epochs: int,
-    done: int,
-    prior: Floats,
-) -> None:
-    schedule = _schedule(keras, config, rate, max(steps * epochs, 1))
+def _compile(keras: Any, model: Any, config: ClassifierConfig, rate: float, steps: int, prior: Floats) -> None:
     optimizer = keras.optimizers.AdamW(
-        schedule,
+        _schedule(keras, config, rate, max(steps, 1)),
         weight_decay=config.weight_decay,
         clipnorm=5.0,
         use_ema=config.ema > 0,
@@ -245,10 +230,6 @@ def _compile(
         ema_overwrite_frequency=None,
     )
     optimizer.build(model.trainable_variables)
-    optimizer.iterations.assign(max(done, 0))
-    if config.ema and done > 0:  # a resumed average starts from the resumed weights, not from zero
-        for average, weight in zip(optimizer._model_variables_moving_average, model.trainable_variables, strict=True):
-            average.assign(weight)
     entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
 
     def loss(targets: Any, logits: Any) -> Any:
@@ -270,10 +251,11 @@ def _log_prior(labels: datasets.Labels, classes: int, config: ClassifierConfig) 
 
 def _schedule(keras: Any, config: ClassifierConfig, rate: float, steps: int) -> Any:
     warmup = min(max(steps // 20, 1), 200)
-    if config.schedule == "constant":
+    if config.schedule in ("constant", "plateau"):
         return rate
     if config.schedule != "cosine":
-        raise ConfigError("classifier.schedule", config.schedule, "cosine or constant", "Correct the value.")
+        known = "cosine, plateau or constant"
+        raise ConfigError("classifier.schedule", config.schedule, known, "Correct the value.")
     return keras.optimizers.schedules.CosineDecay(
         rate / 20, max(steps - warmup, 1), alpha=0.02, warmup_target=rate, warmup_steps=warmup
     )
@@ -286,7 +268,7 @@ def _epochs(
     run: Run,
     config: ClassifierConfig,
     shape: NetworkPlan,
-    state: _State,
+    state: TrainingState,
     last: int,
     total: int,
 ) -> None:
@@ -295,19 +277,31 @@ def _epochs(
     for epoch in range(state.epoch, last):
         generator = np.random.default_rng((config.seed, epoch))
         loss = float(np.mean([_step(model, *b) for b in _batches(learn, weights, config, shape, generator)]))
-        _save_weights(model, run.folder / _LATEST)
         with _averaged(model, config):
             logits = np.asarray(model.predict(validation, batch_size=_BATCH, verbose=0), dtype=np.float32)
             score = validation_score(logits, check.labels, config.select_by)
+            state.waited = 0 if score > state.best else state.waited + 1
             if score >= state.best or not (run.folder / CHECKPOINT).is_file():
                 state.best, state.best_epoch = score, epoch
-                _save_weights(model, run.folder / CHECKPOINT)
-        state.epoch = epoch + 1
-        _write_state(run.folder, state)
+                checkpoints.save_weights(model, run.folder / CHECKPOINT)
+        rate = _lowered_rate(model.optimizer, config, state)
+        state.epoch = last if epoch - state.best_epoch >= config.patience else epoch + 1
+        checkpoints.save(run.folder, state, model)
+        scores = {name: validation_score(logits, check.labels, name) for name in VALIDATION}
+        run.measure("classifier", epoch + 1, {"loss": loss, "learning_rate": rate, **scores})
         run.report("classifier", epoch + 1, total, f"loss {loss:.3f}, validation {config.select_by} {score:.3f}")
-        if epoch - state.best_epoch >= config.patience:
-            state.epoch = last
+        if state.epoch == last:
             break
+
+
+def _lowered_rate(optimizer: Any, config: ClassifierConfig, state: TrainingState) -> float:
+    """The learning rate of the next step; with the plateau schedule lowered once the score has not risen for long."""
+    rate = float(optimizer.learning_rate)
+    if config.schedule != "plateau" or state.waited < config.plateau_patience:
+        return rate
+    state.waited, rate = 0, max(rate * config.plateau_factor, config.least_learning_rate)
+    optimizer.learning_rate.assign(rate)
+    return rate
 
 
 @contextmanager
@@ -353,7 +347,7 @@ def _class_weights(labels: datasets.Labels, classes: int, config: ClassifierConf
 
 
 def validation_score(logits: Floats, labels: datasets.Labels, name: str) -> float:
-    """The validation metric that picks the best epoch: balanced_accuracy, accuracy, auc or loss (negated)."""
+    """A validation metric out of VALIDATION, more being better: the loss is negated."""
     ones = np.ones(len(labels))
     shares = preprocessing.softmax(logits)
     matrix = metrics.confusion(labels, shares.argmax(axis=1), logits.shape[1], ones)
@@ -361,33 +355,17 @@ def validation_score(logits: Floats, labels: datasets.Labels, name: str) -> floa
         return metrics.balanced_accuracy(matrix)
     if name == "accuracy":
         return metrics.accuracy(matrix)
+    if name == "top3":
+        return metrics.top_k(np.asarray(shares, dtype=np.float64), labels, 3, ones)
     if name == "auc":
         areas = [metrics.auc(labels == column, shares[:, column], ones) for column in range(logits.shape[1])]
         return float(np.nanmean(areas)) if not np.isnan(areas).all() else 0.0
     if name == "loss":
         return float(np.log(np.maximum(shares[np.arange(len(labels)), labels], 1e-9)).mean())
-    raise ConfigError("classifier.select_by", name, "balanced_accuracy, accuracy, auc or loss", "Correct the value.")
+    raise ConfigError("classifier.select_by", name, ", ".join(VALIDATION), "Correct the value.")
 
 
 def _graph_logits(graph: Path, crops: Pixels, scaling: Scaling) -> Floats:
     session = Graph(graph)
     parts = [crops[start : start + _BATCH] for start in range(0, len(crops), _BATCH)]
     return np.concatenate([session.run(preprocessing.scale_crops(part, scaling))[0] for part in parts])
-
-
-def _save_weights(model: Any, path: Path) -> None:
-    draft = path.with_name(f"draft-{path.name}")
-    model.save_weights(draft)
-    draft.replace(path)
-
-
-def _read_state(folder: Path) -> _State:
-    path = folder / _STATE
-    return _State(**orjson.loads(path.read_bytes())) if path.is_file() else _State()
-
-
-def _write_state(folder: Path, state: _State) -> None:
-    draft = folder / f".{_STATE}"
-    row = {"epoch": state.epoch, "best": state.best, "best_epoch": state.best_epoch}
-    draft.write_bytes(orjson.dumps(row))
-    draft.replace(folder / _STATE)

@@ -6,10 +6,13 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from converters.taxonomy import Target
+from ml_backend.bundle import DetectorTask
+from training import config_rules
 from training.errors import ConfigError
 
 _T = TypeVar("_T")
@@ -26,11 +29,15 @@ class DetectorConfig:
     `nominal_batch` images; larger than `batch`, a small set gets few steps. `degrees` turns pictures, and boxes grow
     with the turn. `mosaic` and the following are ultralytics' augmentations.
     `validate_each_epoch` keeps the best epoch by validation mAP; without it the last (averaged) weights are kept.
+    `task` is detect, or segment for outlines (the model then is a -seg one). `device` is cpu, mps, a graphics card's
+    number, or several as in 0,1. `agreement_weight` is how far the readers' disagreement over a lesion lowers its
+    weight in the loss: 1 to the share of readers behind its label, 0 not at all.
     `score_threshold` 0 chooses the threshold of the best F1 on the validation split; `fusion_iou` 0 serves boxes as
     suppression leaves them.
     """
 
     model: str = "yolo11n"
+    task: DetectorTask = DetectorTask.DETECT
     weights: str = "auto"
     image_size: int = 160
     epochs: int = 24
@@ -58,6 +65,7 @@ class DetectorConfig:
     box_gain: float = 7.5
     class_gain: float = 0.5
     distribution_gain: float = 1.5
+    agreement_weight: float = 1.0
     device: str = "cpu"
     workers: int = 0
     seed: int = 0
@@ -80,10 +88,14 @@ class ClassifierConfig:
     `unfrozen_layers` (0 is all). `class_weights` is balanced, square-root, none, or logit-adjusted (no weights; class
     frequencies are added to the logits while training). `precision` is float32 or mixed_bfloat16. `crop_margin` is how
     much wider than the served window a training crop is cut, so that shifts and zooms show real skin.
+    `schedule` is cosine, constant, or plateau (the rate is multiplied by `plateau_factor` after `plateau_patience`
+    epochs without a better score, down to `least_learning_rate`); after `patience` such epochs training ends.
     `colour_constancy` is the share of training crops shown under a neutral light. `ema` averages the weights over
-    steps with this momentum (0: not at all). `select_by` names the validation metric of the best checkpoint.
-    `sensitivity_goal` is the share of malignant validation lesions that the operating point must flag; `coverage` is
-    the share of lesions whose conformal set must hold the truth.
+    steps with this momentum (0: not at all). `select_by` names the validation metric of the best checkpoint:
+    balanced_accuracy, accuracy, top3, auc or loss.
+    `disagreement` says what readers who differed teach: soft (their shares are the target), weight (the loss counts by
+    the share behind the truth) or none. `sensitivity_goal` is the share of malignant validation lesions that the
+    operating point must flag; `coverage` is the share of lesions whose conformal set must hold the truth.
     """
 
     backbone: str = "VGG16"
@@ -100,9 +112,13 @@ class ClassifierConfig:
     weight_decay: float = 0.0001
     dropout: float = 0.3
     label_smoothing: float = 0.05
+    disagreement: str = "soft"
     class_weights: str = "balanced"
     precision: str = "mixed_bfloat16"
     schedule: str = "cosine"
+    plateau_patience: int = 4
+    plateau_factor: float = 0.5
+    least_learning_rate: float = 0.000001
     patience: int = 100
     select_by: str = "balanced_accuracy"
     flip: bool = True
@@ -207,6 +223,8 @@ def _decode(kind: type[_T], raw: Mapping[str, Any], item: str) -> _T:
             cure = f"Did you mean {near[0]!r}?" if near else "Remove the key."
             raise ConfigError(f"{item}, key {key!r}", value, f"one of {', '.join(hints)}", cure)
         values[key] = _value(hints[key], value, f"{item}, {key}")
+    if table := kind.__name__.removesuffix("Config").lower():
+        config_rules.require_valid(item.split(",")[0], table, values)
     return kind(**values)
 
 
@@ -217,10 +235,10 @@ def _value(hint: Any, value: Any, item: str) -> Any:
         return _decode(hint, value, item)
     if get_origin(hint) is tuple:
         return tuple(_value(get_args(hint)[0], part, item) for part in value)
-    if hint is Target:
-        if value not in tuple(Target):
-            raise ConfigError(item, value, f"one of {', '.join(Target)}", "Name a target.")
-        return Target(value)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        if value not in tuple(hint):
+            raise ConfigError(item, value, f"one of {', '.join(hint)}", "Name one of these.")
+        return hint(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:

@@ -188,10 +188,15 @@ def _arguments(config: DetectorConfig, data: YoloFolder, folder: Path) -> dict[s
 def _watch(model: Any, run: Run, config: DetectorConfig) -> None:
     def note(trainer: Any) -> None:
         losses = trainer.tloss.values() if isinstance(trainer.tloss, dict) else trainer.tloss
-        text = f"loss {sum(float(value) for value in losses):.2f}"
+        loss = sum(float(value) for value in losses)
+        text = f"loss {loss:.2f}"
         if found := trainer.metrics.get("metrics/mAP50(B)"):
             text += f", validation mAP50 {float(found):.3f}"
-        run.report("detector", min(int(trainer.epoch) + 1, config.epochs), config.epochs, text)
+        epoch = min(int(trainer.epoch) + 1, config.epochs)
+        figures = {name.removeprefix("metrics/"): float(value) for name, value in trainer.metrics.items()}
+        rate = float(next(iter(trainer.lr.values())))
+        run.measure("detector", epoch, {"loss": loss, "learning_rate": rate, **figures})
+        run.report("detector", epoch, config.epochs, text)
 
     model.add_callback("on_fit_epoch_end", note)
 

@@ -35,3 +35,7 @@ class RunError(TrainingError):
 
 class MissingExtraError(TrainingError):
     """A library of the `train` extra that is not installed."""
+
+
+class TrackingError(TrainingError):
+    """A place for a run's figures that cannot be reached or written."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Protocol
 import orjson
 
 from training import config as configs
+from training import tracking
 from training.config import TrainingConfig
-from training.errors import RunError
+from training.errors import RunError, TrainingError
+from training.tracking import Tracker
 
 STATUS = "status.json"
 SETTINGS = "config.toml"
@@ -64,6 +66,7 @@ class Run:
     status: RunStatus
     watcher: Progress
     now: Callable[[], datetime]
+    tracker: Tracker = field(default_factory=lambda: Tracker(()))
 
     @property
     def run_id(self) -> str:
@@ -75,13 +78,22 @@ class Run:
         self._write(replace(self.status, done=done, total=total, text=f"{part}: {text}"))
         self.watcher(part, done, total, text)
 
+    def measure(self, part: str, epoch: int, values: Mapping[str, float]) -> None:
+        """Keeps an epoch's figures, named `<part>/<figure>`, wherever the configuration has them tracked."""
+        before = self.tracker.lost
+        self.tracker.scalars(epoch, {f"{part}/{name}": value for name, value in values.items()})
+        if self.tracker.lost != before:
+            self.report(part, epoch, epoch, f"tracking goes on without one: {self.tracker.lost}")
+
     def finish(self, text: str = "") -> None:
         """Notes that the run ended well."""
+        self.tracker.close()
         last = read_status(self.folder)
         self._write(replace(last, state=RunState.DONE, text=text or last.text))
 
     def fail(self, reason: str) -> None:
         """Notes that the run ended badly, and why."""
+        self.tracker.close(failed=True)
         self._write(replace(read_status(self.folder), state=RunState.FAILED, text=reason))
 
     def _write(self, status: RunStatus) -> None:
@@ -105,7 +117,7 @@ def start(
         folder.name, kind, dataset, RunState.RUNNING, os.getpid(), moment.isoformat(), moment.isoformat()
     )
     _write_status(folder, status)
-    return Run(folder, status, watcher, now)
+    return Run(folder, status, watcher, now, _tracker(folder, config))
 
 
 def resume(
@@ -119,7 +131,8 @@ def resume(
         raise RunError(folder.name, f"process {status.pid}", "a run whose process ended", "Wait for it, or stop it.")
     status = replace(status, state=RunState.RUNNING, pid=os.getpid(), text="resumed")
     _write_status(folder, status)
-    return Run(folder, status, watcher, now), configs.read(folder / SETTINGS)
+    config = configs.read(folder / SETTINGS)
+    return Run(folder, status, watcher, now, _tracker(folder, config)), config
 
 
 def read_status(folder: Path) -> RunStatus:
@@ -137,6 +150,15 @@ def unfinished(runs: Path) -> Iterator[RunStatus]:
         status = read_status(path.parent)
         if status.state is RunState.FAILED or (status.state is RunState.RUNNING and not _alive(status.pid)):
             yield status
+
+
+def _tracker(folder: Path, config: TrainingConfig) -> Tracker:
+    """The run's tracker; a place that cannot be reached fails the run before anything is trained."""
+    try:
+        return tracking.open_tracker(folder, config)
+    except TrainingError as error:
+        _write_status(folder, replace(read_status(folder), state=RunState.FAILED, text=str(error)))
+        raise
 
 
 def _new_folder(runs: Path, stem: str) -> Path:

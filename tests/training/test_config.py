@@ -54,3 +54,27 @@ def test_the_shipped_recipes_are_valid(name: str) -> None:
 def test_an_unknown_recipe_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="first"):
         config.recipe("fist")
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "words"),
+    [
+        ("classifier", "schedule", "plataeu", "Did you mean 'plateau'"),
+        ("classifier", "select_by", "balanced", "Did you mean 'balanced_accuracy'"),
+        ("classifier", "class_weights", "equal", "balanced, square-root"),
+        ("classifier", "coverage", 90, "0 to 1"),
+        ("classifier", "epochs", 0, "1 to"),
+        ("detector", "device", "gpu", "0,1 for two"),
+        ("detector", "task", "boxes", "detect, segment"),
+        ("detector", "learning_rate", -0.1, "0 to"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_with_what_can(table: str, key: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as refusal:
+        config.decode({table: {key: value}}, "mine.toml")
+    assert key in str(refusal.value)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "0", "0,1", "cuda:0", "-1"])
+def test_devices_are_written_as_ultralytics_reads_them(device: str) -> None:
+    assert config.decode({"detector": {"device": device}}).detector.device == device

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from builders_training import version_of
 
@@ -15,6 +18,7 @@ from ml_backend.onnx_session import Graph
 from training import classifier, config, detector, export, registry, retrain, runs, tuning
 from training.config import ClassifierConfig, DetectorConfig, TrainingConfig
 from training.retrain import StageReport
+from training.runs import Run
 
 pytestmark = [
     pytest.mark.train,
@@ -92,15 +96,54 @@ def kill(part: str, done: int, total: int, text: str) -> None:
         raise KilledError
 
 
-def test_a_killed_classifier_training_goes_on_from_its_last_epoch(version: DatasetVersion, tmp_path: Path) -> None:
-    settings = replace(TINY.classifier, epochs=3)
-    run = runs.start(tmp_path / "runs", "classifier", version.digest, TrainingConfig(classifier=settings), kill)
-    with pytest.raises(KilledError):
-        classifier.fit(version, run, tmp_path / "cache", settings)
-    words: list[str] = []
-    resumed, _ = runs.resume(run.folder, lambda part, done, total, text: words.append(f"{done}/{total}"))
-    classifier.fit(version, resumed, tmp_path / "cache", settings)
+FIT = """
+import sys
+from pathlib import Path
+from converters import dataset
+from training import classifier, runs
+
+run, settings = runs.resume(Path(sys.argv[2]), lambda part, done, total, text: print(done, flush=True))
+classifier.fit(dataset.load(Path(sys.argv[1])), run, Path(sys.argv[3]), settings.classifier)
+"""
+
+
+def killed_after_two_epochs(version: DatasetVersion, run: Run, cache: Path) -> None:
+    command = [sys.executable, "-c", FIT, str(version.root), str(run.folder), str(cache)]
+    status = replace(runs.read_status(run.folder), pid=2**22 - 7)
+    (run.folder / runs.STATUS).write_bytes(orjson.dumps(asdict(status)))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "2\n" in iter(process.stdout.readline, "")
+        process.kill()
+
+
+def test_a_killed_classifier_training_ends_as_if_it_had_not_been(version: DatasetVersion, tmp_path: Path) -> None:
+    fitted = replace(TINY.classifier, epochs=3, schedule="plateau", plateau_patience=1, ema=0.9, dropout=0.3)
+    settings, cache, words = TrainingConfig(classifier=fitted), tmp_path / "cache", []
+    killed = runs.start(tmp_path / "killed", "fit", version.digest, settings)
+    killed_after_two_epochs(version, killed, cache)
+    killed, _ = runs.resume(killed.folder, lambda part, done, total, text: words.append(f"{done}/{total}"))
+    whole = runs.start(tmp_path / "whole", "fit", version.digest, settings)
+    networks = [classifier.fit(version, run, cache, fitted) for run in (killed, whole)]
     assert words == ["3/3"]
+    assert networks[0].best == pytest.approx(networks[1].best, abs=1e-6)
+    for one, other in zip(*(network.model.get_weights() for network in networks), strict=True):
+        assert np.allclose(one, other, atol=1e-6)
+    tracked = [figures(run.folder) for run in (killed, whole)]
+    assert tracked[0] == [pytest.approx(row) for row in tracked[1]]
+    assert {name for name, _, _ in tracked[0]} >= {"classifier/loss", "classifier/top3", "classifier/learning_rate"}
+
+
+def figures(run_folder: Path) -> list[tuple[str, int, float]]:
+    """(name, step, value) of every figure in a run's TensorBoard files, as TensorBoard itself reads them."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted((run_folder / "tensorboard").glob("events.*")):
+        events = (Event.FromString(raw) for raw in RawEventFileLoader(str(path)).Load())
+        found += [(value.tag, event.step, value.simple_value) for event in events for value in event.summary.value]
+    return found
 
 
 def test_a_killed_detector_training_goes_on_from_its_last_epoch(version: DatasetVersion, tmp_path: Path) -> None:
