@@ -23,6 +23,8 @@ CHAMPION = "champion.json"
 DETECTOR_FILE = "detector.onnx"
 CLASSIFIER_FILE = "classifier.onnx"
 _FORMAT = 1
+_DETECTOR_SIDE = 640
+_CLASSIFIER_SIDE = 1280
 
 
 class DetectorTask(StrEnum):
@@ -98,6 +100,12 @@ class ModelBundle:
     def classifier_path(self) -> Path:
         """Where the classifier's graph lies."""
         return self.root / CLASSIFIER_FILE
+
+    @property
+    def working_side(self) -> int:
+        """The long side in pixels that a picture is worked with at: crops need more of it than a detector alone."""
+        enough = _DETECTOR_SIDE if self.classifier is None else _CLASSIFIER_SIDE
+        return max(enough, self.detector.input_size if self.detector else 0)
 
 
 def write_bundle(

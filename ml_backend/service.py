@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from converters.annotation import Lesion
@@ -101,7 +101,7 @@ class PredictionService:
         Raises ServingError where the picture cannot be had or nothing has been promoted.
         """
         pipeline = self.host.current()
-        image = self._decoded(picture)
+        image = self._decoded(pipeline, picture)
         inside = [(image, box.clipped(image.size)) for box in boxes]
         with self._turn:
             readings = pipeline.read(inside)
@@ -134,28 +134,29 @@ class PredictionService:
 
     def _alone(self, pipeline: Pipeline, picture: Picture, patience: _Patience) -> PreparedImage | ServingError:
         """A single picture, prepared by this thread and a helper's together: nothing else is there to be done."""
-        decoded = _awaited(picture, self._readers.submit(self._read, picture), patience)
+        decoded = _awaited(picture, self._readers.submit(self._read, pipeline, picture), patience)
         if isinstance(decoded, ServingError):
             return decoded
         return pipeline.prepare(decoded, self._helper)
 
-    def _read(self, picture: Picture) -> DecodedImage | ServingError:
+    def _read(self, pipeline: Pipeline, picture: Picture) -> DecodedImage | ServingError:
         try:
-            return self._decoded(picture)
+            return self._decoded(pipeline, picture)
         except ServingError as error:
             return error
 
     def _attempt(self, pipeline: Pipeline, picture: Picture) -> PreparedImage | ServingError:
-        decoded = self._read(picture)
+        decoded = self._read(pipeline, picture)
         if isinstance(decoded, ServingError):
             return decoded
         with self._decoding:
             return pipeline.prepare(decoded)
 
-    def _decoded(self, picture: Picture) -> DecodedImage:
+    def _decoded(self, pipeline: Pipeline, picture: Picture) -> DecodedImage:
         content = picture.load()
+        limits = replace(self._limits, working_side=pipeline.bundle.working_side)
         with self._decoding:
-            return images.decode(content, picture.item, self._limits)
+            return images.decode(content, picture.item, limits)
 
     def _batch(
         self,

@@ -22,7 +22,8 @@ from converters.dataset import DatasetItem, DatasetVersion, Split
 from converters.geometry import PixelBox
 from converters.taxonomy import Severity, Target, Taxonomy
 from ml_backend import images, preprocessing
-from ml_backend.images import DecodedImage
+from ml_backend.bundle import ModelBundle
+from ml_backend.images import DecodedImage, DecodeLimits
 from ml_backend.preprocessing import Pixels
 from training.errors import DataError
 
@@ -56,8 +57,11 @@ def gradable(items: Iterable[DatasetItem]) -> Iterator[DatasetItem]:
     return (item for item in items if item.truth.finding in (Finding.LESIONS, Finding.LESION_FREE))
 
 
-def read_decoded(version: DatasetVersion, item: DatasetItem) -> DecodedImage:
-    """The picture of an item as serving decodes it; raises DataError where the frozen file is gone or changed."""
+def read_decoded(version: DatasetVersion, item: DatasetItem, bundle: ModelBundle | None = None) -> DecodedImage:
+    """The picture of an item as serving decodes it, with this bundle or with one that reads crops.
+
+    Raises DataError where the frozen file is gone or changed.
+    """
     path = version.path(item)
     try:
         content = path.read_bytes()
@@ -65,7 +69,8 @@ def read_decoded(version: DatasetVersion, item: DatasetItem) -> DecodedImage:
         raise DataError(str(path), str(error), "the frozen image", "Restore it or freeze again.") from error
     if (found := hashlib.sha256(content).hexdigest()) != item.record.image_id:
         raise DataError(str(path), found, f"digest {item.record.image_id}", "Restore it or freeze again.")
-    return images.decode(content, str(path))
+    limits = DecodeLimits(working_side=bundle.working_side) if bundle else images.DEFAULT_LIMITS
+    return images.decode(content, str(path), limits)
 
 
 def yolo_folder(version: DatasetVersion, cache: Path, image_size: int) -> YoloFolder:

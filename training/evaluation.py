@@ -32,7 +32,7 @@ _AGE_BANDS = ((0, 30), (30, 50), (50, 70), (70, 200))
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
     """What the pipeline says of one image: detections best first, the reading of each true box, and of what it found.
 
     `served` has the reading of the served detection that found each malignant lesion; None for all others.
@@ -102,14 +102,21 @@ def cases_of(
     items = tuple(datasets.gradable(version.dataset.only(split)))
     if not items:
         raise DataError(f"{split.value} split of {version.digest[:12]}", 0, "gradable images", "Approve more images.")
-    stages = _Stages.open(bundle)
     found: list[ImageCase] = []
+    for item, answer in zip(items, answers_of(bundle, version, items), strict=True):
+        found.append(_case(item, answer, bundle))
+        if len(found) % _CHUNK == 0 or len(found) == len(items):
+            progress("evaluate", len(found), len(items), f"{split.value} images")
+    return tuple(found)
+
+
+def answers_of(bundle: ModelBundle, version: DatasetVersion, items: Sequence[DatasetItem]) -> Iterator[Answer]:
+    """What the serving pipeline says of each item of a version, decoded as serving decodes it."""
+    stages = _Stages.open(bundle)
     for start in range(0, len(items), _CHUNK):
         part = items[start : start + _CHUNK]
-        images = [datasets.read_decoded(version, item) for item in part]
-        found += [_case(*pair, bundle) for pair in zip(part, _ask(stages, images, part), strict=True)]
-        progress("evaluate", len(found), len(items), f"{split.value} images")
-    return tuple(found)
+        images = [datasets.read_decoded(version, item, bundle) for item in part]
+        yield from _ask(stages, images, part)
 
 
 def best_threshold(cases: Iterable[ImageCase]) -> float | None:
@@ -137,7 +144,7 @@ def slices_of(record: ImageRecord) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in sorted(found.items()) if value)
 
 
-def _ask(stages: _Stages, images: Sequence[DecodedImage], items: Sequence[DatasetItem]) -> Iterator[_Answer]:
+def _ask(stages: _Stages, images: Sequence[DecodedImage], items: Sequence[DatasetItem]) -> Iterator[Answer]:
     found = stages.finder.predict(images) if stages.finder else [None] * len(images)
     boxes = [tuple(lesion.box for lesion in one.lesions) if one else () for one in found]
     scores = [tuple(lesion.score or 0.0 for lesion in one.lesions) if one else () for one in found]
@@ -153,7 +160,7 @@ def _ask(stages: _Stages, images: Sequence[DecodedImage], items: Sequence[Datase
     for index in range(len(items)):
         own = iter(served[index])
         matched = tuple(next(own) if box is not None else None for box in finders[index])
-        yield _Answer(boxes[index], scores[index], readings[index], matched)
+        yield Answer(boxes[index], scores[index], readings[index], matched)
 
 
 def _is_malignant(lesion: Lesion, bundle: ModelBundle) -> bool:
@@ -190,7 +197,7 @@ def _read(
     return [tuple(next(answers) for _ in many) for many in boxes]
 
 
-def _case(item: DatasetItem, answer: _Answer, bundle: ModelBundle) -> ImageCase:
+def _case(item: DatasetItem, answer: Answer, bundle: ModelBundle) -> ImageCase:
     truths = [lesion.box for lesion in item.truth.lesions]
     hits = metrics.match(truths, answer.boxes)
     served = _served(answer.boxes, answer.scores, bundle)
@@ -248,7 +255,7 @@ def _latency(bundle: ModelBundle, version: DatasetVersion, items: Sequence[Datas
     pipeline = Pipeline.open(bundle)
     times = []
     for item in items:
-        image = datasets.read_decoded(version, item)
+        image = datasets.read_decoded(version, item, bundle)
         begun = time.perf_counter()
         pipeline.predict([image])
         times.append(1000 * (time.perf_counter() - begun))
