@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from converters.annotation import Lesion, Origin
 from converters.geometry import ImageSize, PixelBox, Polygon
 from converters.taxonomy import Target
-from ml_backend import masks, preprocessing, reading
+from ml_backend import images, masks, preprocessing, reading
 from ml_backend.bundle import ClassifierSpec, DetectorSpec, DetectorTask, ModelBundle
-from ml_backend.images import DecodedImage
+from ml_backend.images import DecodedImage, DecodeLimits
 from ml_backend.onnx_session import Graph
 from ml_backend.preprocessing import Candidates, Floats, Letterbox, Pixels
 from ml_backend.reading import Reading
@@ -76,6 +76,10 @@ class Pipeline:
         classifier = Graph(bundle.classifier_path, threads) if bundle.classifier else None
         return cls(bundle, detector, classifier)
 
+    def decode(self, content: bytes, item: str, limits: DecodeLimits = images.DEFAULT_LIMITS) -> DecodedImage:
+        """The picture of a file at the scale that this bundle works at; raises UnreadableImageError naming `item`."""
+        return images.decode(content, item, replace(limits, working_side=self.bundle.working_side))
+
     def prepare(self, image: DecodedImage, helper: Executor | None = None) -> PreparedImage:
         """The picture as the detector sees it; may run in another thread while the graphs are busy.
 
@@ -85,19 +89,18 @@ class Pipeline:
             return PreparedImage(image)
         return PreparedImage(image, *preprocessing.letterbox(image.pixels, self.bundle.detector.input_size, helper))
 
-    def predict(self, images: Sequence[DecodedImage]) -> list[ImagePrediction]:
+    def predict(self, pictures: Sequence[DecodedImage]) -> list[ImagePrediction]:
         """One prediction for each picture, in order; both stages run in batches across pictures."""
-        return self.predict_prepared([self.prepare(image) for image in images])
+        return self.predict_prepared([self.prepare(picture) for picture in pictures])
 
     def predict_prepared(self, prepared: Sequence[PreparedImage]) -> list[ImagePrediction]:
         """The same for pictures that this pipeline has prepared."""
-        images = [one.image for one in prepared]
         found, doubts = self._detect(prepared)
-        boxes = [(image, one.box) for image, many in zip(images, found, strict=True) for one in many]
+        boxes = [(one.image, each.box) for one, many in zip(prepared, found, strict=True) for each in many]
         readings = iter(self.read(boxes, None if self.bundle.detector else 0.0))
         return [
-            self._assembled(image, many, doubt, readings)
-            for image, many, doubt in zip(images, found, doubts, strict=True)
+            self._assembled(one.image, many, doubt, readings)
+            for one, many, doubt in zip(prepared, found, doubts, strict=True)
         ]
 
     def read(

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from converters.annotation import Lesion
@@ -154,9 +154,8 @@ class PredictionService:
 
     def _decoded(self, pipeline: Pipeline, picture: Picture) -> DecodedImage:
         content = picture.load()
-        limits = replace(self._limits, working_side=pipeline.bundle.working_side)
         with self._decoding:
-            return images.decode(content, picture.item, limits)
+            return pipeline.decode(content, picture.item, self._limits)
 
     def _batch(
         self,
