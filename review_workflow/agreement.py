@@ -1,18 +1,10 @@
-"""Whether two readings say the same, and whether a reader left what they were shown as it was."""
+"""Whether a reader left what they were shown as it was, and whether a reading is suspicious."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from itertools import combinations
 
 from converters import truth
 from converters.annotation import Annotation, Finding
 from converters.taxonomy import Severity, Taxonomy
-
-
-def all_agree(readings: Sequence[Annotation], iou: float) -> bool:
-    """Whether every two readings say the same: equal findings, lesions that pair off by label and overlap."""
-    return all(truth.agree(one, other, iou) for one, other in combinations(readings, 2))
 
 
 def is_unchanged(shown: Annotation, answer: Annotation, iou: float) -> bool:

@@ -1,4 +1,4 @@
-"""One reading out of several: boxes fused by weight, diagnoses by vote or by reliability, masks by STAPLE.
+"""One reading out of several: boxes fused, diagnoses by vote or by reliability, masks by STAPLE.
 
 Sources: weighted box fusion, Solovyev et al. 2021 (doi:10.1016/j.imavis.2021.104117); reader reliability, Dawid and
 Skene 1979 (doi:10.2307/2346806); STAPLE, Warfield et al. 2004 (doi:10.1109/TMI.2004.828354).
@@ -7,20 +7,25 @@ Skene 1979 (doi:10.2307/2346806); STAPLE, Warfield et al. 2004 (doi:10.1109/TMI.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.annotation import Annotation, Lesion, Origin, TruthLevel
-from converters.geometry import PixelBox
+from converters.annotation import Annotation, Lesion, Origin
+from converters.geometry import PixelBox, RleMask
 from review_workflow.measures import match
+
+Label: TypeAlias = tuple[str | None, str | None]
+"""What a lesion is called: a diagnosis code and a severity, each None where it is open."""
 
 _ROUNDS = 200
 _CLOSE = 1e-7
 _FLOOR = 1e-12
+_SPREAD = 0.02
+_SEEN = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,45 +46,37 @@ class Staple:
     specificity: NDArray[np.float64]
 
 
-def merge(readings: Sequence[Annotation], iou: float = 0.5, at: datetime | None = None) -> Annotation:
-    """The consensus of agreeing readings: fused boxes under the majority's label, everybody's labels as soft label.
+def fuse(lesions: Sequence[Lesion], shares: Mapping[Label, float], by_staple: bool = True) -> Lesion:
+    """One lesion for several readings of it: the mean box, the label most is behind, the merged mask, the soft label.
 
-    One reading stays as it is; of several the level is CONSENSUS. The readings must agree (`agreement.all_agree`).
+    `shares` says how much is behind each label, by whatever vote; only what stands out stays in the soft label.
     """
-    first, *others = readings
-    if not others:
-        return first
-    lesions = tuple(fuse(group) for group in _groups(first, others, iou))
-    return replace(
-        first,
-        lesions=lesions,
-        level=TruthLevel.CONSENSUS,
-        author=" + ".join(sorted({reading.author for reading in readings})),
-        annotation_id="",
-        created_at=at or max((r.created_at for r in readings if r.created_at), default=None),
-        lead_time=None,
-    )
-
-
-def fuse(lesions: Sequence[Lesion], weights: Sequence[float] | None = None) -> Lesion:
-    """One lesion for several readings of it: the weighted mean box, the label most weight is behind, the soft label."""
-    shares = np.asarray(weights if weights is not None else [1.0] * len(lesions), dtype=float)
     edges = np.array([[x.box.x_min, x.box.y_min, x.box.x_max, x.box.y_max] for x in lesions])
-    mean = np.average(edges, axis=0, weights=shares)
-    votes: Counter[tuple[str | None, str | None]] = Counter()
-    for lesion, share in zip(lesions, shares, strict=True):
-        votes[lesion.diagnosis, lesion.severity] += share
-    best = max(votes, key=lambda label: (votes[label], str(label)))
-    soft = soft_label([lesion.diagnosis for lesion in lesions], shares.tolist())
+    best = max(shares, key=lambda label: (shares[label], str(label)))
+    masks = [lesion.shape for lesion in lesions if isinstance(lesion.shape, RleMask)]
+    mask = merge_masks(masks, by_staple) if len(masks) == len(lesions) else None
+    soft = {
+        diagnosis: share for (diagnosis, _), share in sorted(shares.items(), key=str) if diagnosis and share > _SEEN
+    }
     return replace(
         lesions[0],
-        box=PixelBox(*(float(edge) for edge in mean)),
+        box=(mask.envelope() if mask else None) or PixelBox(*(float(edge) for edge in edges.mean(axis=0))),
         diagnosis=best[0],
         severity=best[1],
-        shape=None,
+        shape=mask,
         origin=Origin.MANUAL,
-        probabilities=tuple(soft.items()) if len(soft) > 1 else (),
+        probabilities=_normal(soft) if len(soft) > 1 else (),
     )
+
+
+def label(lesion: Lesion) -> Label:
+    """What a lesion is called: its diagnosis and its severity."""
+    return lesion.diagnosis, lesion.severity
+
+
+def majority(labels: Sequence[Label]) -> dict[Label, float]:
+    """The share of voices behind each label."""
+    return {name: count / len(labels) for name, count in Counter(labels).items()}
 
 
 def with_soft_labels(truth: Annotation, readings: Sequence[Annotation], iou: float) -> Annotation:
@@ -87,8 +84,8 @@ def with_soft_labels(truth: Annotation, readings: Sequence[Annotation], iou: flo
 
     The decision itself counts as one voice; lesions on which everybody agrees carry nothing.
     """
-    groups = _groups(truth, readings, iou)
-    soft = [soft_label([lesion.diagnosis for lesion in group], [1.0] * len(group)) for group in groups]
+    groups = grouped([truth, *readings], iou)
+    soft = [soft_label([lesion.diagnosis for lesion in group.values()]) for group in groups]
     lesions = tuple(
         replace(lesion, probabilities=tuple(shares.items())) if len(shares) > 1 else lesion
         for lesion, shares in zip(truth.lesions, soft, strict=True)
@@ -96,14 +93,10 @@ def with_soft_labels(truth: Annotation, readings: Sequence[Annotation], iou: flo
     return replace(truth, lesions=lesions)
 
 
-def soft_label(diagnoses: Sequence[str | None], weights: Sequence[float]) -> dict[str, float]:
-    """The share of weight behind each diagnosis, by code; open diagnoses are left out."""
-    votes: Counter[str] = Counter()
-    for diagnosis, weight in zip(diagnoses, weights, strict=True):
-        if diagnosis is not None:
-            votes[diagnosis] += weight  # type: ignore[assignment]
-    total = sum(votes.values())
-    return {code: votes[code] / total for code in sorted(votes)} if total else {}
+def soft_label(diagnoses: Sequence[str | None]) -> dict[str, float]:
+    """The share of voices behind each diagnosis, by code; open diagnoses are left out."""
+    votes = Counter(diagnosis for diagnosis in diagnoses if diagnosis is not None)
+    return {code: votes[code] / votes.total() for code in sorted(votes)}
 
 
 def dawid_skene(said: Sequence[Mapping[str, int]], readers: Sequence[str], labels: int) -> Reliability:
@@ -133,27 +126,74 @@ def dawid_skene(said: Sequence[Mapping[str, int]], readers: Sequence[str], label
     return Reliability(posterior, confusion, prevalence)
 
 
+def posterior(estimate: Reliability, said: Iterable[tuple[int, int]]) -> NDArray[np.float64]:
+    """The probability of each label, where pairs say which reader of the estimate said which label (by index).
+
+    A little of every confusion is spread evenly, so that what a reader never did before stays possible.
+    """
+    labels = estimate.prevalence.size
+    even = 1.0 / labels
+    log = np.log((1 - _SPREAD) * estimate.prevalence + _SPREAD * even)
+    for reader, label in said:
+        log = log + np.log((1 - _SPREAD) * estimate.confusion[reader, :, label] + _SPREAD * even)
+    weights = np.exp(log - log.max())
+    return np.asarray(weights / weights.sum())
+
+
 def staple(masks: Sequence[NDArray[np.bool_]]) -> Staple:
-    """The probable foreground behind several readers' masks of one image (height × width), with a global prior."""
-    said = np.stack([mask.ravel() for mask in masks])
-    prior = float(said.mean())
+    """The probable foreground behind several readers' masks of one image (height × width), with a global prior.
+
+    Pixels on which all readers said the same are alike, so the estimate runs over the patterns that occur.
+    """
+    pattern = sum(mask.astype(np.int64) << reader for reader, mask in enumerate(masks))
+    patterns, place, counts = np.unique(pattern, return_inverse=True, return_counts=True)
+    said = np.stack([(patterns >> reader) & 1 == 1 for reader in range(len(masks))])
+    prior = float((said * counts).sum() / (counts.sum() * len(masks)))
     sensitivity = specificity = np.full(len(masks), 0.99999)
-    probability = np.zeros(said.shape[1])
+    probability = np.zeros(patterns.size)
     for _ in range(_ROUNDS):
         inside = prior * np.prod(np.where(said, sensitivity[:, None], 1 - sensitivity[:, None]), axis=0)
         outside = (1 - prior) * np.prod(np.where(said, 1 - specificity[:, None], specificity[:, None]), axis=0)
         following = inside / np.maximum(inside + outside, _FLOOR)
-        sensitivity = (said * following).sum(axis=1) / max(following.sum(), _FLOOR)
-        specificity = (~said * (1 - following)).sum(axis=1) / max((1 - following).sum(), _FLOOR)
+        weight, rest = counts * following, counts * (1 - following)
+        sensitivity = (said * weight).sum(axis=1) / max(weight.sum(), _FLOOR)
+        specificity = (~said * rest).sum(axis=1) / max(rest.sum(), _FLOOR)
         moved, probability = float(np.abs(following - probability).max(initial=0.0)), following
         if moved < _CLOSE:
             break
-    return Staple(probability.reshape(masks[0].shape), sensitivity, specificity)
+    return Staple(probability[place].reshape(masks[0].shape), sensitivity, specificity)
 
 
-def _groups(first: Annotation, others: Sequence[Annotation], iou: float) -> list[list[Lesion]]:
-    groups = [[lesion] for lesion in first.lesions]
-    for other in others:
+def merge_masks(masks: Sequence[RleMask], by_staple: bool = True) -> RleMask:
+    """One mask for several readers' masks of one lesion: STAPLE around their union, or what more than half painted."""
+    drawn = [mask.to_array() for mask in masks]
+    if not by_staple:
+        return RleMask.from_array(np.sum(drawn, axis=0) * 2 > len(drawn))
+    rows, columns = (_around(np.any(drawn, axis=(0, other))) for other in (2, 1))
+    merged = np.zeros_like(drawn[0])
+    merged[rows, columns] = staple([mask[rows, columns] for mask in drawn]).probability >= 0.5
+    return RleMask.from_array(merged)
+
+
+def _around(used: NDArray[np.bool_]) -> slice:
+    """The used stretch of an axis and a quarter of it on both sides, so that readers also agree on background."""
+    places = np.flatnonzero(used)
+    if places.size == 0:
+        return slice(0, used.size)
+    margin = (places[-1] - places[0] + 1) // 4 + 1
+    return slice(max(int(places[0] - margin), 0), int(places[-1] + margin + 1))
+
+
+def grouped(readings: Sequence[Annotation], iou: float) -> list[dict[int, Lesion]]:
+    """Each lesion of the first reading with its partners, whatever they are called, by the index of their reading."""
+    first, *others = readings
+    groups = [{0: lesion} for lesion in first.lesions]
+    for index, other in enumerate(others, start=1):
         for mine, theirs in match(first.lesions, other.lesions, iou):
-            groups[mine].append(other.lesions[theirs])
+            groups[mine][index] = other.lesions[theirs]
     return groups
+
+
+def _normal(soft: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    total = sum(soft.values())
+    return tuple((code, soft[code] / total) for code in sorted(soft))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from converters.annotation import Annotation, Origin, TruthLevel
 from converters.label_studio.controls import Tier, Verdict
 from converters.taxonomy import Taxonomy
 from review_workflow import agreement, consensus, rules
+from review_workflow.merging import Settled, settle
 from review_workflow.people import Person, Role, Roster
 from review_workflow.policy import Policy
+from review_workflow.reliability import ReaderReliability
 from review_workflow.review import (
     TIER_LEVELS,
     Answer,
@@ -33,11 +36,12 @@ _MAY_MANAGE = (Role.QA, Role.ADMIN)
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What decisions depend on besides the review and the command."""
+    """What decisions depend on besides the review and the command; `reliability` is None where it is not estimated."""
 
     policy: Policy
     taxonomy: Taxonomy
     roster: Roster
+    reliability: ReaderReliability | None = None
 
 
 def register(image_id: str) -> Decision:
@@ -68,8 +72,8 @@ def shown(review: Review, key: WorkKey, setting: Setting) -> Annotation | None:
     readings = [answer.annotation for answer in review.readings(Tier.DERMATOLOGIST)]
     if not readings:
         return review.truth
-    agreed = agreement.all_agree(readings, setting.policy.agreement.iou)
-    return consensus.merge(readings, setting.policy.agreement.iou) if agreed else readings[0]
+    settled = _settle(readings, setting)
+    return settled.reading if settled else readings[0]
 
 
 def is_blind(key: WorkKey, policy: Policy) -> bool:
@@ -133,26 +137,29 @@ def _read(review: Review, command: Submit, setting: Setting) -> Decision:
     return replace(judged, events=(*events, *judged.events))
 
 
+def _settle(readings: Sequence[Annotation], setting: Setting) -> Settled | None:
+    return settle(readings, setting.policy, setting.reliability)
+
+
 def _scored(review: Review, events: tuple[Event, ...]) -> Decision:
     """The end of a gold task: its reader's own line on record is the same as for any other image."""
     return Decision(review.moved(Happened.SCORED), (*events, Event(Happened.SCORED, POLICY_ACTOR, "service")))
 
 
 def _judge(review: Review, setting: Setting) -> Decision:
-    policy = setting.policy
     answers = review.readings(Tier.DERMATOLOGIST)
-    readings = [answer.annotation for answer in answers]
     sent_back = any(answer.verdict is Verdict.SEND_BACK for answer in answers)
-    if sent_back or not agreement.all_agree(readings, policy.agreement.iou):
+    settled = None if sent_back else _settle([answer.annotation for answer in answers], setting)
+    if settled is None:
         disputed = _open_decision(review.moved(Happened.DISPUTED))
         return Decision(disputed, (Event(Happened.DISPUTED, POLICY_ACTOR, "service"),))
     agreed = review.moved(Happened.AGREED)
-    events = (Event(Happened.AGREED, POLICY_ACTOR, "service"),)
+    events = (Event(Happened.AGREED, POLICY_ACTOR, "service", reason=settled.how),)
     if _needs_qa(agreed, setting):
         return Decision(_open_decision(agreed), events)
-    truth = consensus.merge(readings, policy.agreement.iou)
-    approved = replace(agreed.moved(Happened.APPROVED), truth=truth)
-    return Decision(approved, (*events, Event(Happened.APPROVED, POLICY_ACTOR, "service", after=truth)))
+    approved = replace(agreed.moved(Happened.APPROVED), truth=settled.reading)
+    event = Event(Happened.APPROVED, POLICY_ACTOR, "service", reason=settled.how, after=settled.reading)
+    return Decision(approved, (*events, event))
 
 
 def _needs_qa(review: Review, setting: Setting) -> bool:
@@ -180,10 +187,9 @@ def _adjudicate(review: Review, command: Submit, setting: Setting) -> Decision:
 
 def _final(review: Review, answer: Answer, setting: Setting) -> Annotation:
     readings = [a.annotation for a in review.readings(Tier.DERMATOLOGIST)]
-    several = len(readings) > 1 and agreement.all_agree(readings, setting.policy.agreement.iou)
-    if several and not answer.changed:
-        merged = consensus.merge(readings, setting.policy.agreement.iou)
-        return replace(answer.annotation, lesions=merged.lesions, level=TruthLevel.CONSENSUS)
+    settled = _settle(readings, setting) if len(readings) > 1 else None
+    if settled is not None and not answer.changed:
+        return replace(answer.annotation, lesions=settled.reading.lesions, level=TruthLevel.CONSENSUS)
     return consensus.with_soft_labels(answer.annotation, readings, setting.policy.agreement.iou)
 
 
@@ -286,7 +292,7 @@ def _reader_count(review: Review, setting: Setting) -> int:
     suspicious = answer is not None and agreement.is_suspicious(answer.annotation, setting.taxonomy)
     drawn = setting.policy.draw(review.image_id, "second reader") < policy.share_with_second
     unsure = answer is not None and any((x.score or 1.0) < policy.second_below_score for x in answer.annotation.lesions)
-    return 2 if drawn or unsure or (suspicious and policy.second_for_malignant) else 1
+    return policy.together if drawn or unsure or (suspicious and policy.second_for_malignant) else 1
 
 
 def _open_decision(review: Review) -> Review:

@@ -29,8 +29,9 @@ _T = TypeVar("_T")
 class Gateway:
     """One Label Studio; every call raises LabelStudioError where it is away or refuses."""
 
-    def __init__(self, url: str, token: str, taxonomy: Taxonomy, timeout: float = 30.0) -> None:
+    def __init__(self, url: str, token: str, taxonomy: Taxonomy, timeout: float = 30.0, masks: bool = False) -> None:
         self._url = url.rstrip("/")
+        self._masks = masks
         self._taxonomy = taxonomy
         self._client = httpx.Client(timeout=timeout, follow_redirects=True)
         self.sdk = LabelStudio(base_url=self._url, api_key=token, httpx_client=self._client)
@@ -167,7 +168,7 @@ class Gateway:
 
     def _prediction(self, suggestion: Suggestion, size: ImageSize) -> dict[str, Any]:
         annotation = suggestion.annotation
-        rows = results.encode(annotation.lesions, size, self._taxonomy)
+        rows = results.encode(annotation.lesions, size, self._taxonomy, self._masks)
         if annotation.finding is not Finding.NOT_LOOKED_AT:
             rows.append(results.encode_choice(controls.FINDING, controls.FINDING_LABELS[annotation.finding.value]))
         quality = dict(annotation.answers).get(controls.QUALITY)

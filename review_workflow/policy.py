@@ -56,12 +56,16 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """How many dermatologists read an image: one, or where a rule says so `together`; shares are in [0, 1]."""
+    """How many dermatologists read an image: one, or where a rule says so `together`; shares are in [0, 1].
+
+    With `masks` they, and QA after them, may also paint each lesion.
+    """
 
     share_with_second: float = 0.2
     second_for_malignant: bool = True
     second_below_score: float = 0.0
     together: int = 2
+    masks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

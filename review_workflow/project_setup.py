@@ -53,7 +53,10 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class SetupOptions:
-    """Where the other programs are; None leaves a connection out. `storage` is a folder below the document root."""
+    """Where the other programs are; None leaves a connection out. `storage` is a folder below the document root.
+
+    With `masks` dermatologists and QA get a brush beside the boxes.
+    """
 
     webhook_url: str | None = None
     webhook_secret: str = ""
@@ -61,6 +64,7 @@ class SetupOptions:
     ml_url: str | None = None
     ml_user: str = ""
     ml_password: str = ""
+    masks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ def set_up(
     existing = {int(p.id): p for p in gateway.call("list projects", lambda: list(gateway.sdk.projects.list()))}
     projects = {}
     for tier in Tier:
-        project_id = _project(gateway, tier, taxonomy, existing, known.get(tier), changes)
+        wanted = _wanted(tier, taxonomy, options.masks)
+        project_id = _project(gateway, tier, wanted, existing, known.get(tier), changes)
         projects[tier] = project_id
         _webhook(gateway, project_id, options, changes)
         _views(gateway, project_id, tier, people, changes)
@@ -103,10 +108,10 @@ def set_up(
     return SetupReport(tuple(projects.items()), tuple(changes), tuple(problems))
 
 
-def _wanted(tier: Tier, taxonomy: Taxonomy) -> dict[str, Any]:
+def _wanted(tier: Tier, taxonomy: Taxonomy, masks: bool) -> dict[str, Any]:
     return {
         "title": TITLES[tier],
-        "label_config": labelling_config(taxonomy, tier),
+        "label_config": labelling_config(taxonomy, tier, masks and tier is not Tier.TECHNICIAN),
         "expert_instruction": INSTRUCTIONS[tier],
         "show_instruction": True,
         "show_skip_button": False,
@@ -118,9 +123,13 @@ def _wanted(tier: Tier, taxonomy: Taxonomy) -> dict[str, Any]:
 
 
 def _project(
-    gateway: Gateway, tier: Tier, taxonomy: Taxonomy, existing: Mapping[int, Any], known: int | None, changes: list[str]
+    gateway: Gateway,
+    tier: Tier,
+    wanted: Mapping[str, Any],
+    existing: Mapping[int, Any],
+    known: int | None,
+    changes: list[str],
 ) -> int:
-    wanted = _wanted(tier, taxonomy)
     same = [found for found in existing if existing[found].title == TITLES[tier]]
     project_id = known if known in existing else min(same, default=None)
     if project_id is None:

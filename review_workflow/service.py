@@ -16,6 +16,7 @@ from review_workflow import policy as policies
 from review_workflow.copies import ImageCopies
 from review_workflow.decisions import Setting, apply, register
 from review_workflow.errors import BusyError, LabelStudioError, ReviewError, UnknownPersonError
+from review_workflow.estimates import Estimates
 from review_workflow.gateway import Gateway
 from review_workflow.gold import GoldScore, score
 from review_workflow.label_studio import LabelStudioTasks
@@ -70,6 +71,7 @@ class ReviewService:
         self._taxonomy = taxonomy
         self._options = options
         self._clock = clock
+        self._estimates = Estimates(store, policy, taxonomy, clock)
         seed = GoldSeeder(store, self._setting, clock, ImageCopies(images)).seed if images else lambda: 0
         self._sync = Sync(store, gateway, self._setting, clock, seed) if gateway else None
 
@@ -179,8 +181,13 @@ class ReviewService:
         return self._synced().run(full)
 
     def order(self) -> SyncReport:
-        """Orders the queues anew by what the model says of unanswered images; cheap where nothing changed."""
-        return self._synced().order()
+        """Orders the queues anew by what the model says of unanswered images; cheap where nothing changed.
+
+        The readers' reliability is estimated anew, and gold tasks are put among the queues, as the policy says.
+        """
+        synced = self._synced()
+        self._estimates.refresh()
+        return synced.order()
 
     def follow_hints(self) -> SyncReport:
         """Takes in what webhooks hinted at and delivers what is due; nothing while another process is at it."""
@@ -315,7 +322,7 @@ class ReviewService:
             self._gateway.close()
 
     def _setting(self, session: Session) -> Setting:
-        return Setting(self._policy, self._taxonomy, session.roster())
+        return Setting(self._policy, self._taxonomy, session.roster(), self._estimates.current(session))
 
     def _real(self) -> Gateway:
         if not isinstance(self._gateway, Gateway):
@@ -336,13 +343,14 @@ def open_service(settings: ReviewSettings, clock: Callable[[], float] = time.tim
     """The review service of these settings: the one place where its parts are put together."""
     taxonomy = taxonomies.read(settings.taxonomy)
     token = settings.label_studio_token.get_secret_value()
-    gateway = Gateway(settings.label_studio_url, token, taxonomy) if token else None
-    store = open_store(settings.database)
     policy = policies.read(settings.policy_file)
-    return ReviewService(store, gateway, policy, taxonomy, _options(settings), clock, settings.images)
+    masks = policy.readers.masks
+    gateway = Gateway(settings.label_studio_url, token, taxonomy, masks=masks) if token else None
+    store = open_store(settings.database)
+    return ReviewService(store, gateway, policy, taxonomy, _options(settings, masks), clock, settings.images)
 
 
-def _options(settings: ReviewSettings) -> SetupOptions:
+def _options(settings: ReviewSettings, masks: bool) -> SetupOptions:
     hook = f"{settings.public_url.rstrip('/')}/webhook" if settings.public_url else None
     return SetupOptions(
         webhook_url=hook,
@@ -351,6 +359,7 @@ def _options(settings: ReviewSettings) -> SetupOptions:
         ml_url=settings.ml_backend_url or None,
         ml_user=settings.ml_backend_user,
         ml_password=settings.ml_backend_password.get_secret_value(),
+        masks=masks,
     )
 
 

@@ -28,8 +28,11 @@ _TITLES = {
 _DISCLAIMER = "Supports annotation and research. No diagnosis."
 
 
-def labelling_config(taxonomy: Taxonomy, tier: Tier) -> str:
-    """Label Studio's XML for one tier; label values are the taxonomy's names, so results resolve through it."""
+def labelling_config(taxonomy: Taxonomy, tier: Tier, masks: bool = False) -> str:
+    """Label Studio's XML for one tier; label values are the taxonomy's names, so results resolve through it.
+
+    With `masks` the reader may also paint each lesion with a brush of the same labels.
+    """
     view = ET.Element("View", className="dl")
     ET.SubElement(view, "Style").text = _STYLE
     top = ET.SubElement(view, "View", className="dl-top")
@@ -42,6 +45,8 @@ def labelling_config(taxonomy: Taxonomy, tier: Tier) -> str:
     if tier in controls.VERDICTS:
         _add_verdict(side, controls.VERDICTS[tier])
     _add_labels(side, taxonomy)
+    if masks:
+        _add_brush(side, taxonomy)
     _add_finding(side)
     ET.SubElement(side, "Text", name="disclaimer", value=_DISCLAIMER)
     ET.indent(view)
@@ -85,6 +90,17 @@ def _add_labels(parent: ET.Element, taxonomy: Taxonomy) -> None:
             if diagnosis.severity is severity:
                 _add_label(labels, diagnosis)
         _add_open_label(labels, severity)
+
+
+def _add_brush(parent: ET.Element, taxonomy: Taxonomy) -> None:
+    ET.SubElement(parent, "Header", value="Its outline, painted", size="5")
+    brush = ET.SubElement(parent, "BrushLabels", name=controls.MASK, toName=controls.IMAGE, opacity="0.4")
+    for diagnosis in taxonomy.diagnoses:
+        colour = SEVERITY_COLOURS[diagnosis.severity]
+        ET.SubElement(brush, "Label", value=diagnosis.name, background=colour, hint=diagnosis.code)
+    for severity, label in controls.OPEN_LABELS.items():
+        colour = SEVERITY_COLOURS[Severity(severity)] if severity else _OPEN_COLOUR
+        ET.SubElement(brush, "Label", value=label, background=colour)
 
 
 def _add_label(parent: ET.Element, diagnosis: Diagnosis) -> None:

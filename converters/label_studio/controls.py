@@ -6,6 +6,7 @@ from enum import IntEnum, StrEnum
 
 IMAGE = "image"
 DIAGNOSIS = "diagnosis"
+MASK = "mask"
 FINDING = "finding"
 QUALITY = "quality"
 VERDICT = "verdict"

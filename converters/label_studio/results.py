@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.annotation import Finding, Lesion, Origin
@@ -11,6 +11,7 @@ from converters.errors import AnnotationError
 from converters.geometry import (
     ImageSize,
     PercentBox,
+    RleMask,
     RotatedBox,
     percent_to_pixel,
     percent_to_rotated,
@@ -18,10 +19,16 @@ from converters.geometry import (
     rotated_to_percent,
 )
 from converters.label_studio import controls
+from converters.label_studio.regions import decode_shape, encode_shape, envelope_of
+from converters.raster import shape_to_mask
 from converters.taxonomy import Taxonomy
 
 _OPEN = {label: severity for severity, label in controls.OPEN_LABELS.items()}
 _READING_WIDTH = 40
+_PAINTED = ("brushlabels", "polygonlabels")
+_SAME_LESION = 0.5
+"""From this overlap on, a rectangle and a painted mask of the same label are one lesion."""
+
 _FINDINGS = {label: Finding(value) for value, label in controls.FINDING_LABELS.items()}
 
 
@@ -38,14 +45,19 @@ class Answer:
         return dict(self.answers).get(control)
 
 
-def encode(lesions: Iterable[Lesion], size: ImageSize, taxonomy: Taxonomy) -> list[dict[str, Any]]:
-    """Label Studio regions for lesions: a labelled rectangle each, with the reading beside it where there is one."""
+def encode(lesions: Iterable[Lesion], size: ImageSize, taxonomy: Taxonomy, masks: bool = False) -> list[dict[str, Any]]:
+    """Label Studio regions for lesions: a labelled rectangle each, with the reading beside it where there is one.
+
+    With `masks` a lesion's mask follows its rectangle, for configs that have the brush.
+    """
     result: list[dict[str, Any]] = []
     for number, lesion in enumerate(lesions):
         region = _region(lesion, lesion.region_id or f"lesion-{number}", size, taxonomy)
         result.append(region)
         if text := reading_text(lesion):
             result.append(_reading(region, text))
+        if masks and isinstance(lesion.shape, RleMask):
+            result.append(_painted(region, lesion.shape, size))
     return result
 
 
@@ -68,18 +80,22 @@ def decode(result: Sequence[Mapping[str, Any]], size: ImageSize, taxonomy: Taxon
     """What a `result` list of our labelling configs says; raises AnnotationError naming `item` and the region."""
     if not isinstance(result, list | tuple) or not all(_is_row(row) for row in result):
         raise AnnotationError(item, str(result)[:80], "a list of rows with a value each", "Submit the task again.")
-    lesions = []
+    lesions: list[Lesion] = []
+    painted: list[Lesion] = []
     answers: dict[str, str] = {}
     for row in result:
         kind = row.get("type")
         if kind == "rectanglelabels":
             lesions.append(_lesion(row, size, taxonomy, item))
+        elif kind in _PAINTED:
+            painted.append(_mask(row, kind, size, taxonomy, item))
         elif kind in ("choices", "textarea") and row.get("from_name") != controls.READING:
             answers[str(row.get("from_name"))] = _text(row, item)
         elif row.get("from_name") != controls.READING:
             raise AnnotationError(
                 item, kind, "rectanglelabels, choices or textarea", "Use the generated labelling config."
             )
+    lesions = _with_masks(lesions, painted)
     return Answer(tuple(lesions), _finding(answers, lesions, item), tuple(sorted(answers.items())))
 
 
@@ -160,6 +176,43 @@ def _lesion(row: Mapping[str, Any], size: ImageSize, taxonomy: Taxonomy, item: s
         region_id=row.get("id"),
         origin=_origin(row, region),
     )
+
+
+def _painted(region: Mapping[str, Any], mask: RleMask, size: ImageSize) -> dict[str, Any]:
+    kind, value = encode_shape(mask, size)
+    labels = {f"{kind}labels": region["value"]["rectanglelabels"]}
+    row = {**region, "id": f"{region['id']}-mask", "from_name": controls.MASK, "type": f"{kind}labels"}
+    return {**row, "value": {**value, **labels}}
+
+
+def _mask(row: Mapping[str, Any], kind: str, size: ImageSize, taxonomy: Taxonomy, item: str) -> Lesion:
+    """The lesion of a painted region: its mask, the box around it, and its label."""
+    value, region = row.get("value", {}), f"{item}, region {row.get('id')}"
+    shape = decode_shape(kind.removesuffix("labels"), value, size, region)
+    assert not isinstance(shape, tuple), "a brush or a polygon is no point"
+    mask = shape if isinstance(shape, RleMask) else RleMask.from_array(shape_to_mask(shape, size))
+    box = pixel_to_percent(envelope_of(mask), size)
+    sides = {"x": box.x, "y": box.y, "width": box.width, "height": box.height}
+    boxed = {**row, "value": {**sides, "rectanglelabels": value.get(kind) or value.get("labels") or []}}
+    return replace(_lesion(boxed, size, taxonomy, item), shape=mask)
+
+
+def _with_masks(boxed: list[Lesion], painted: Sequence[Lesion]) -> list[Lesion]:
+    """Lesions of which the painted ones lend their mask to the rectangle of the same label that they fill."""
+    lesions = list(boxed)
+    for mask in painted:
+        near = [i for i, x in enumerate(lesions) if x.shape is None and _is_same(x, mask)]
+        if near:
+            place = max(near, key=lambda i: lesions[i].box.iou(mask.box))
+            lesions[place] = replace(lesions[place], box=mask.box, shape=mask.shape)
+        else:
+            lesions.append(mask)
+    return lesions
+
+
+def _is_same(boxed: Lesion, painted: Lesion) -> bool:
+    labels_match = (boxed.diagnosis, boxed.severity) == (painted.diagnosis, painted.severity)
+    return labels_match and boxed.box.iou(painted.box) >= _SAME_LESION
 
 
 def _is_row(row: object) -> bool:

@@ -115,6 +115,13 @@ def models(connection: Connection) -> tuple[ModelEffect, ...]:
     )
 
 
+def answered(connection: Connection, tier: Tier) -> int:
+    """Number of pieces of work in a tier that have their answer."""
+    table = schema.works
+    query = select(func.count()).where(table.c.tier == int(tier), table.c.status == WorkStatus.ANSWERED.value)
+    return connection.execute(query).scalar_one()
+
+
 def newest_reviews(
     connection: Connection, states: Sequence[ReviewState], limit: int, offset: int = 0
 ) -> tuple[Review, ...]:

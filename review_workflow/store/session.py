@@ -253,6 +253,10 @@ class Session(Traffic):
         """Reviews in some states, the latest change first."""
         return insight.newest_reviews(self._connection, states, limit, offset)
 
+    def answered(self, tier: Tier) -> int:
+        """Number of pieces of work in a tier that have their answer."""
+        return insight.answered(self._connection, tier)
+
     def waiting(self) -> Counter[tuple[Tier, str | None]]:
         """Number of waiting pieces of work by tier and assignee."""
         query = (

@@ -31,6 +31,18 @@ def test_every_box_label_is_a_diagnosis_or_an_open_one(tier: Tier) -> None:
     assert set(labels) - set(named) == set(controls.OPEN_LABELS.values())
 
 
+def test_the_brush_has_the_labels_of_the_boxes_and_no_keys() -> None:
+    with_brush = ET.fromstring(labelling_config(TAXONOMY, Tier.DERMATOLOGIST, masks=True))
+    boxes, brush = (
+        {(label.get("value"), label.get("background")) for label in control}
+        for kind in ("RectangleLabels", "BrushLabels")
+        for control in with_brush.iter(kind)
+    )
+    assert boxes == brush
+    assert all(label.get("hotkey") is None for control in with_brush.iter("BrushLabels") for label in control)
+    assert not list(config(Tier.DERMATOLOGIST).iter("BrushLabels"))
+
+
 @pytest.mark.parametrize("tier", Tier)
 def test_no_key_does_two_things(tier: Tier) -> None:
     keys = Counter(element.get("hotkey") for element in config(tier).iter() if element.get("hotkey"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from builders_converters import TAXONOMY, a_lesion
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from converters.annotation import Finding, Lesion, Origin
 from converters.errors import AnnotationError, ConversionError
-from converters.geometry import ImageSize, PixelBox, RotatedBox
+from converters.geometry import ImageSize, PixelBox, RleMask, RotatedBox
 from converters.label_studio import controls, results
 
 SIZE = ImageSize(200, 100)
@@ -41,6 +43,33 @@ def test_a_turned_box_keeps_its_turn() -> None:
     shape = RotatedBox(100, 50, 40, 20, 30)
     (found,) = back(results.encode([a_lesion("mel", shape.envelope(), shape=shape)], SIZE, TAXONOMY)).lesions
     assert isinstance(found.shape, RotatedBox) and found.shape.angle == 30
+
+
+def a_disc(radius: float) -> RleMask:
+    rows, columns = np.mgrid[: SIZE.height, : SIZE.width]
+    return RleMask.from_array((columns - 60) ** 2 + (rows - 50) ** 2 <= radius**2)
+
+
+@pytest.mark.parametrize("lesion", [a_lesion("mel", region_id="a"), a_lesion(None, region_id="b", severity="high")])
+def test_a_painted_lesion_is_one_lesion_with_its_box(lesion: Lesion) -> None:
+    mask = a_disc(20)
+    painted = replace(lesion, box=mask.envelope() or lesion.box, shape=mask)
+    rows = results.encode([painted], SIZE, TAXONOMY, masks=True)
+    assert [row["type"] for row in rows] == ["rectanglelabels", "brushlabels"]
+    (found,) = back(rows).lesions
+    assert (found.shape, found.diagnosis, found.severity) == (mask, painted.diagnosis, painted.severity)
+    assert (found.box, found.region_id) == (painted.box, lesion.region_id)
+    assert [row["type"] for row in results.encode([painted], SIZE, TAXONOMY)] == ["rectanglelabels"]
+
+
+def test_a_mask_elsewhere_or_of_another_label_is_a_lesion_of_its_own() -> None:
+    mask = a_disc(20)
+    painted = a_lesion("nv", mask.envelope(), region_id="m", shape=mask)
+    rows = results.encode([painted], SIZE, TAXONOMY, masks=True)
+    other = results.encode([a_lesion("mel", mask.envelope(), region_id="b")], SIZE, TAXONOMY)
+    assert [x.diagnosis for x in back([*other, rows[1]]).lesions] == ["mel", "nv"]
+    (alone,) = back(rows[1:]).lesions
+    assert (alone.shape, alone.box) == (mask, mask.envelope())
 
 
 def test_the_models_differential_stands_beside_its_box_and_is_no_answer() -> None:

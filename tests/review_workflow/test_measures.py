@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from converters.annotation import Annotation, Finding, TruthLevel
-from converters.geometry import PixelBox, RleMask
+from converters.annotation import Annotation, Finding
+from converters.geometry import RleMask
 from review_workflow import consensus
 from review_workflow.measures import (
     BoxAgreement,
@@ -112,22 +112,6 @@ def test_dice_of_half_covered_masks() -> None:
     assert dice(empty, empty) == 1.0
 
 
-def test_merged_boxes_lie_between_those_of_the_readers() -> None:
-    merged = consensus.merge([a_reading(10), a_reading(14, author="ben")])
-    assert merged.lesions[0].box == PixelBox(12, 10, 62, 60)
-    assert (merged.level, merged.author) == (TruthLevel.CONSENSUS, "anna + ben")
-
-
-def test_each_lesion_is_merged_with_its_own_partner() -> None:
-    merged = consensus.merge([a_reading(10, 100), a_reading(104, 14, author="ben")])
-    assert [lesion.box.x_min for lesion in merged.lesions] == [12, 102]
-
-
-def test_disagreeing_labels_become_a_soft_label() -> None:
-    fused = consensus.fuse([a_lesion("nv"), a_lesion("mel"), a_lesion("mel")], [1.0, 1.0, 2.0])
-    assert (fused.diagnosis, fused.probabilities) == ("mel", (("mel", 0.75), ("nv", 0.25)))
-
-
 def test_dawid_and_skene_trust_the_better_readers() -> None:
     generator = np.random.default_rng(7)
     truth = generator.integers(0, 3, 300)
@@ -144,13 +128,14 @@ def test_dawid_and_skene_trust_the_better_readers() -> None:
     assert diagonal == sorted(diagonal, reverse=True)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_staple_is_simpleitks(seed: int) -> None:
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 5))
+def test_staple_is_simpleitks(seed: int, readers: int) -> None:
     generator = np.random.default_rng(seed)
     truth = np.zeros((24, 32), bool)
     truth[6:18, 8:24] = True
-    masks = [truth ^ (generator.random(truth.shape) < noise) for noise in (0.05, 0.1, 0.2)]
+    masks = [truth ^ (generator.random(truth.shape) < noise) for noise in generator.uniform(0.02, 0.2, readers)]
     theirs = SimpleITK.GetArrayFromImage(
         SimpleITK.STAPLE([SimpleITK.GetImageFromArray(mask.astype(np.uint8)) for mask in masks], 1.0)
     )
-    assert np.abs(consensus.staple(masks).probability - theirs).max() < 1e-3
+    assert np.abs(consensus.staple(masks).probability - theirs).max() < 0.01
