@@ -11,7 +11,7 @@ from converters.taxonomy import Taxonomy
 from review_workflow import agreement, consensus, rules
 from review_workflow.merging import Settled, settle
 from review_workflow.people import Person, Role, Roster
-from review_workflow.policy import Policy
+from review_workflow.policy import Expertise, Policy
 from review_workflow.reliability import ReaderReliability
 from review_workflow.review import (
     TIER_LEVELS,
@@ -76,6 +76,13 @@ def shown(review: Review, key: WorkKey, setting: Setting) -> Annotation | None:
     return settled.reading if settled else readings[0]
 
 
+def topics(review: Review, site: str | None, policy: Policy) -> tuple[str, ...]:
+    """What an image is about for whoever it is given to: diagnoses and site, as far as the policy looks at them."""
+    answer, wanted = review.newest(Tier.TECHNICIAN), policy.assignment.expertise
+    named = tuple(x.diagnosis for x in answer.annotation.lesions if x.diagnosis) if answer else ()
+    return (*(named if Expertise.DIAGNOSIS in wanted else ()), *((site,) if site and Expertise.SITE in wanted else ()))
+
+
 def is_blind(key: WorkKey, policy: Policy) -> bool:
     """Whether a dermatologist reads this without seeing what was drawn before, as the policy draws it."""
     drawn = policy.draw(f"{key.image_id}:{key.slot}", "blind reading") < policy.quality.share_blind
@@ -120,7 +127,7 @@ def _label(review: Review, command: Submit, setting: Setting) -> Decision:
     events = (_answered(Happened.LABELLED, command, review, answer),)
     if review.known is not None:
         return _scored(labelled, events)
-    return Decision(_open_readings(labelled, setting), events)
+    return Decision(_open_readings(labelled, command.site, setting), events)
 
 
 def _read(review: Review, command: Submit, setting: Setting) -> Decision:
@@ -272,13 +279,14 @@ def _refuse_order(review: Review, command: SendBack | Reassign, problem: str) ->
     return Decision(review, (_event("refused", command, reason=problem),), problem)
 
 
-def _open_readings(review: Review, setting: Setting) -> Review:
+def _open_readings(review: Review, site: str | None, setting: Setting) -> Review:
     number = review.round(Tier.DERMATOLOGIST) + 1
     count = _reader_count(review, setting)
     before = [work.assignee for work in review.works if work.key.tier is Tier.DERMATOLOGIST and work.assignee]
     never = _authors_below(review, Tier.DERMATOLOGIST)
     kept = [e for e in dict.fromkeys(reversed(before)) if _can_read(setting.roster.find(e)) and e not in never][:count]
-    fresh = setting.roster.pick(Tier.DERMATOLOGIST, count - len(kept), {*never, *kept}, _topics(review))
+    about = topics(review, site, setting.policy)
+    fresh = setting.roster.pick(Tier.DERMATOLOGIST, count - len(kept), {*never, *kept}, about)
     readers: list[str | None] = [*sorted(kept), *fresh] or [None]
     works = (
         Work(WorkKey(review.image_id, Tier.DERMATOLOGIST, number, slot), reader)
@@ -306,11 +314,6 @@ def _can_read(person: Person | None) -> bool:
 
 def _authors_below(review: Review, tier: Tier) -> set[str]:
     return {answer.annotation.author for answer in review.answers if answer.key.tier < tier}
-
-
-def _topics(review: Review) -> tuple[str, ...]:
-    answer = review.newest(Tier.TECHNICIAN)
-    return tuple(x.diagnosis for x in answer.annotation.lesions if x.diagnosis) if answer else ()
 
 
 def _answer(review: Review, command: Submit, setting: Setting) -> Answer:

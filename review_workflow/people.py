@@ -44,6 +44,10 @@ class Person:
         """Whether answers of this person count in the tier; leave stops new work, not answers."""
         return TIER_ROLES[tier] is self.role
 
+    def knows(self, topics: Iterable[str]) -> int:
+        """How many of these topics are in this person's expertise, however they are spelt."""
+        return len({topic.casefold() for topic in topics} & {known.casefold() for known in self.expertise})
+
 
 @dataclass(frozen=True, slots=True)
 class Roster:
@@ -57,11 +61,11 @@ class Roster:
         return next((person for person in self.people if person.email == email), None)
 
     def pick(self, tier: Tier, count: int, never: Collection[str] = (), topics: Iterable[str] = ()) -> tuple[str, ...]:
-        """Up to `count` people for a tier: those with the matching expertise first, then the least loaded, by name.
+        """Up to `count` people for a tier: those who know most of the topics first, then the least loaded, by name.
 
         Nobody in `never` is picked: that is how nobody reviews their own work.
         """
-        load, wanted = dict(self.load), set(topics)
+        load, about = dict(self.load), tuple(topics)
         eligible = [p for p in self.people if p.active and p.may_answer(tier) and p.email not in never]
-        ranked = sorted(eligible, key=lambda p: (-len(wanted.intersection(p.expertise)), load.get(p.email, 0), p.email))
+        ranked = sorted(eligible, key=lambda p: (-p.knows(about), load.get(p.email, 0), p.email))
         return tuple(person.email for person in ranked[:count])

@@ -147,7 +147,10 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Take an answer that somebody submitted in Label Studio; `person` is None where nobody knows them."""
+    """Take an answer that somebody submitted in Label Studio; `person` is None where nobody knows them.
+
+    `site` is the place on the body that the image shows, None where that is unknown.
+    """
 
     key: WorkKey
     person: Person | None
@@ -155,6 +158,7 @@ class Submit:
     verdict: Verdict | None = None
     reason: str = ""
     source: str = ""
+    site: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

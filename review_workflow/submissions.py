@@ -58,6 +58,7 @@ def command(
         verdict=_VERDICTS.get(said) if said else None,
         reason=answer.get(controls.REASON) or "",
         source=source(annotation),
+        site=record.site,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from builders_review import (
     NO_SECOND_READER,
     QA,
     SECOND_TECHNICIAN,
+    TAXONOMY,
     TECHNICIAN,
     TWO_READERS,
     a_lesion,
@@ -23,8 +25,8 @@ from builders_review import (
 from converters.annotation import Finding, TruthLevel
 from converters.label_studio.controls import Tier, Verdict
 from review_workflow.decisions import Setting, apply, register
-from review_workflow.people import Person
-from review_workflow.policy import QualityAssurance
+from review_workflow.people import Person, Roster
+from review_workflow.policy import Assignment, Expertise, Policy, QualityAssurance
 from review_workflow.review import Reassign, Review, SendBack, Withdraw, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
 
@@ -287,8 +289,41 @@ def test_withdrawal_ends_everything() -> None:
     assert "withdrawn" in refusal(ended, key, ANNA, lesions=[a_lesion("mel")], verdict=Verdict.CORRECT)
 
 
+CHEST = Person("chest@example.org", ANNA.role, 8, expertise=("Chest",))
+EXPERT = Person("zoe@example.org", ANNA.role, 7, expertise=("nv",))
+
+
+def first_reader(policy: Policy, people: Sequence[Person], site: str | None = "chest", load: int = 0) -> str | None:
+    """Who gets a technician's nevus to read, where every reader with expertise has so much waiting."""
+    busy = tuple((person.email, load) for person in people if person.expertise)
+    setting = Setting(policy, TAXONOMY, Roster((TECHNICIAN, *people), busy))
+    review = register(IMAGE).review
+    command = replace(a_submission(current_key(review, Tier.TECHNICIAN), TECHNICIAN), site=site)
+    return apply(review, command, setting).review.current(Tier.DERMATOLOGIST)[0].assignee
+
+
+def test_an_image_goes_to_whoever_knows_its_site_or_its_diagnosis_however_busy_they_are() -> None:
+    assert first_reader(NO_SECOND_READER, [ANNA, CHEST], load=9) == CHEST.email
+    assert first_reader(NO_SECOND_READER, [ANNA, EXPERT], load=9) == EXPERT.email
+    assert first_reader(NO_SECOND_READER, [ANNA, CHEST], site=None) == ANNA.email
+
+
+def test_what_counts_as_expertise_is_the_policys() -> None:
+    by_site = replace(NO_SECOND_READER, assignment=Assignment(expertise=(Expertise.SITE,)))
+    by_load = replace(NO_SECOND_READER, assignment=Assignment(expertise=()))
+    assert first_reader(by_site, [ANNA, CHEST, EXPERT]) == CHEST.email
+    assert first_reader(by_load, [ANNA, CHEST, EXPERT], load=1) == ANNA.email
+
+
+def test_some_images_are_for_experts_only_as_long_as_there_is_one() -> None:
+    policy = replace(TWO_READERS, assignment=Assignment(experts_only=("nv",)))
+    setting = a_setting(policy, [TECHNICIAN, ANNA, BEN, EXPERT])
+    assert [work.assignee for work in labelled(setting).current(Tier.DERMATOLOGIST)] == [EXPERT.email]
+    away = a_setting(policy, [TECHNICIAN, ANNA, BEN, replace(EXPERT, active=False)])
+    assert [work.assignee for work in labelled(away).current(Tier.DERMATOLOGIST)] == [ANNA.email, BEN.email]
+
+
 def test_readers_with_the_right_expertise_and_the_least_work_come_first() -> None:
-    expert = Person("zoe@example.org", ANNA.role, 7, expertise=("nv",))
     away = replace(ANNA, active=False)
-    review = labelled(a_setting(TWO_READERS, [away, BEN, expert, TECHNICIAN]))
-    assert [work.assignee for work in review.current(Tier.DERMATOLOGIST)] == [expert.email, BEN.email]
+    review = labelled(a_setting(TWO_READERS, [away, BEN, EXPERT, TECHNICIAN]))
+    assert [work.assignee for work in review.current(Tier.DERMATOLOGIST)] == [EXPERT.email, BEN.email]
