@@ -91,10 +91,9 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Whom work is given to; topics in `experts_only` go to readers with that expertise as long as there is one."""
+    """Whom work is given to: those with the expertise that counts, then those with the least waiting work."""
 
     expertise: tuple[Expertise, ...] = (Expertise.SITE, Expertise.DIAGNOSIS)
-    experts_only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

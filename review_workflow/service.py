@@ -14,7 +14,7 @@ from converters.label_studio.controls import Tier
 from converters.taxonomy import Taxonomy
 from review_workflow import policy as policies
 from review_workflow.copies import ImageCopies
-from review_workflow.decisions import Setting, apply, register, subject
+from review_workflow.decisions import Setting, apply, register, topics
 from review_workflow.errors import BusyError, LabelStudioError, ReviewError, UnknownPersonError
 from review_workflow.estimates import Estimates
 from review_workflow.gateway import Gateway
@@ -132,13 +132,13 @@ class ReviewService:
             return session.people()
 
     def hand_over(self, email: str, by: Person = SYSTEM) -> tuple[WorkKey, ...]:
-        """The waiting work of a person, given to whoever is next by expertise and load, to anybody where nobody is left."""
+        """The waiting work of a person, given to whoever is next by expertise and load, else to anybody."""
         with self._store.reading() as session:
             keys = session.waiting_keys(assignee=email)
         for key in keys:
             with self._store.reading() as session:
                 review, roster = session.review(key.image_id), session.roster()
-                about = subject(review, session.record(key.image_id).site, self._policy)
+                about = topics(review, session.record(key.image_id).site, self._policy)
             busy = {work.assignee for work in review.current(key.tier) if work.assignee}
             never = {email, *busy, *(a.annotation.author for a in review.answers if a.key.tier < key.tier)}
             self.reassign(key, by, next(iter(roster.pick(key.tier, 1, never, about)), None))

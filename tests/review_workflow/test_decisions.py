@@ -315,14 +315,6 @@ def test_what_counts_as_expertise_is_the_policys() -> None:
     assert first_reader(by_load, [ANNA, CHEST, EXPERT], load=1) == ANNA.email
 
 
-def test_some_images_are_for_experts_only_as_long_as_there_is_one() -> None:
-    policy = replace(TWO_READERS, assignment=Assignment(experts_only=("nv",)))
-    setting = a_setting(policy, [TECHNICIAN, ANNA, BEN, EXPERT])
-    assert [work.assignee for work in labelled(setting).current(Tier.DERMATOLOGIST)] == [EXPERT.email]
-    away = a_setting(policy, [TECHNICIAN, ANNA, BEN, replace(EXPERT, active=False)])
-    assert [work.assignee for work in labelled(away).current(Tier.DERMATOLOGIST)] == [ANNA.email, BEN.email]
-
-
 def test_readers_with_the_right_expertise_and_the_least_work_come_first() -> None:
     away = replace(ANNA, active=False)
     review = labelled(a_setting(TWO_READERS, [away, BEN, EXPERT, TECHNICIAN]))
