@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw
 from converters import taxonomy
 from converters.annotation import Annotation, Finding, ImageRecord, Lesion, TruthLevel
 from converters.dataset import Dataset, DatasetItem, DatasetVersion, Split, freeze
-from converters.geometry import ImageSize, PixelBox
+from converters.geometry import ImageSize, PixelBox, Polygon
 from converters.taxonomy import Target
 from training.cases import CaseTable, ImageCase, LesionCase, Part
 from training.config import EvaluationConfig
@@ -145,3 +146,20 @@ def served_version(folder: Path, ungradable: bool = False) -> DatasetVersion:
         sources[item.record.image_id].write_bytes(blank.getvalue())
         items.append(item)
     return freeze(Dataset(TAXONOMY, tuple(items)), sources, folder / "datasets", {})
+
+
+def disputed(folder: Path, counts: dict[Split, int]) -> DatasetVersion:
+    """Pictures with a melanoma each, on which one reader of three said naevus, outlined by a triangle."""
+    plain = version_of(folder / "plain", counts, ("mel",))
+
+    def changed(lesion: Lesion) -> Lesion:
+        box = lesion.box
+        corners = ((box.centre[0], box.y_min), (box.x_max, box.y_max), (box.x_min, box.y_max))
+        return replace(lesion, shape=Polygon(corners), probabilities=(("mel", 2 / 3), ("nv", 1 / 3)))
+
+    items = tuple(
+        replace(item, truth=replace(item.truth, lesions=tuple(map(changed, item.truth.lesions))))
+        for item in plain.dataset.items
+    )
+    sources = {item.record.image_id: plain.path(item) for item in plain.dataset.items}
+    return freeze(Dataset(TAXONOMY, items), sources, folder / "datasets", {})

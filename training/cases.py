@@ -46,7 +46,8 @@ class ImageCase:
 
     `group` is the patient, else the lesion, else the image. `found` says of each true lesion whether a served detection
     overlaps it by half. `served` counts the detections over the served threshold, `false_alarms` those on no lesion.
-    `slices` are (attribute, value) pairs such as ("sex", "female").
+    `slices` are (attribute, value) pairs such as ("sex", "female"). `dice` and `outline_iou` compare the outlines that
+    are served with the true ones; NaN where the detector draws none or the truth has none.
     """
 
     image_id: str
@@ -58,6 +59,8 @@ class ImageCase:
     false_alarms: int = 0
     readings: tuple[LesionCase, ...] = ()
     slices: tuple[tuple[str, str], ...] = field(default=())
+    dice: float = math.nan
+    outline_iou: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,11 @@ class CaseTable:
     def false_alarms(self) -> Array:
         """Served detections on no lesion, for each image."""
         return np.array([image.false_alarms for image in self.images], dtype=np.float64)
+
+    @cached_property
+    def overlaps(self) -> Array:
+        """Dice and IoU of each image's outlines (images, 2); NaN where not measured."""
+        return np.array([(image.dice, image.outline_iou) for image in self.images], dtype=np.float64).reshape(-1, 2)
 
     @cached_property
     def readings(self) -> tuple[LesionCase, ...]:
@@ -240,6 +248,17 @@ def _macro_auc(table: CaseTable, weights: Array) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
+def _outline(column: int) -> Measure:
+    """The mean over images of what compares their outlines."""
+
+    def value(table: CaseTable, weights: Array) -> float:
+        known = ~np.isnan(table.overlaps[:, column])
+        total = float(weights[known].sum())
+        return float((weights[known] * table.overlaps[known, column]).sum()) / total if total > 0 else math.nan
+
+    return Measure(Part.DETECTOR, True, value, lambda t: int((~np.isnan(t.overlaps[:, column])).sum()))
+
+
 def _lesion_count(table: CaseTable) -> int:
     return int(table.lesions.sum())
 
@@ -251,6 +270,8 @@ _DETECTION: Mapping[str, Measure] = {
         Part.DETECTOR, True, lambda t, w: metrics.share(t.found, w[t.found_image]), _lesion_count
     ),
     "false_positives_per_image": Measure(Part.DETECTOR, False, _false_positives, lambda t: len(t.images)),
+    "dice": _outline(0),
+    "outline_iou": _outline(1),
 }
 _CLASSIFICATION: Mapping[str, Measure] = {
     "accuracy": _reading(True, lambda t, w: _accuracy(t, w, metrics.accuracy)),

@@ -332,8 +332,10 @@ def _batches(
     for part in np.array_split(order, count):
         views = augment.augmented(learn.pixels[part], config, generator)
         batch = preprocessing.scale_crops(views, shape.scaling)
-        targets = np.eye(len(shape.classes), dtype=np.float32)[learn.labels[part]]
-        yield (*augment.mixed(batch, targets, config.mixup, generator), class_weights[learn.labels[part]])
+        labels, shares = learn.labels[part], learn.shares[part]
+        targets = shares if config.disagreement == "soft" else np.eye(len(shape.classes), dtype=np.float32)[labels]
+        agreed = shares[np.arange(len(part)), labels] if config.disagreement == "weight" else 1.0
+        yield (*augment.mixed(batch, targets, config.mixup, generator), class_weights[labels] * agreed)
 
 
 def _class_weights(labels: datasets.Labels, classes: int, config: ClassifierConfig) -> Floats:

@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,15 +19,17 @@ from PIL import Image
 
 from converters.annotation import Finding, Lesion
 from converters.dataset import DatasetItem, DatasetVersion, Split
-from converters.geometry import PixelBox
+from converters.formats.yolo_rows import ring
 from converters.taxonomy import Severity, Target, Taxonomy
 from ml_backend import images, preprocessing
 from ml_backend.bundle import ModelBundle
 from ml_backend.images import DecodedImage, DecodeLimits
-from ml_backend.preprocessing import Pixels
+from ml_backend.preprocessing import Floats, Letterbox, Pixels
+from training import agreement
 from training.errors import DataError
 
 DATA_FILE = "data.yaml"
+WEIGHTS = "weights"
 Labels = NDArray[np.intp]
 
 
@@ -44,11 +46,15 @@ class YoloFolder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crops:
-    """Lesion crops: RGB pixels (N, S, S, 3), class indices (N,), and the image each was cut from."""
+    """Lesion crops: RGB pixels (N, S, S, 3), class indices (N,), and the image each was cut from.
+
+    `shares` (N, C) are the readers behind each class, all on the label where nobody differed.
+    """
 
     pixels: Pixels
     labels: Labels
     image_ids: tuple[str, ...]
+    shares: Floats
     unlabelled: int = 0
 
 
@@ -73,9 +79,13 @@ def read_decoded(version: DatasetVersion, item: DatasetItem, bundle: ModelBundle
     return images.decode(content, str(path), limits)
 
 
-def yolo_folder(version: DatasetVersion, cache: Path, image_size: int) -> YoloFolder:
+def yolo_folder(
+    version: DatasetVersion, cache: Path, image_size: int, *, outlines: bool = False, agreement_weight: float = 0.0
+) -> YoloFolder:
     """The version's training and validation splits as a YOLO folder, made once under `cache`.
 
+    With `outlines` labels are polygons instead of boxes. `weights/` has the weight of each training lesion in the loss,
+    line by line as the labels (see `agreement.loss_weight`), for images whose readers differed.
     Confirmed lesion-free images are background; ungradable ones and those nobody looked at are left out. Raises
     DataError where either split has no lesion.
     """
@@ -83,9 +93,11 @@ def yolo_folder(version: DatasetVersion, cache: Path, image_size: int) -> YoloFo
     for part, items in chosen.items():
         if not any(item.truth.lesions for item in items):
             raise DataError(f"{part.value} split of {version.digest[:12]}", "no lesion", "one or more", _MORE)
-    target = cache / f"yolo-{version.digest[:16]}-{image_size}"
+    kind = f"{'-outlines' if outlines else ''}{f'-{agreement_weight:g}' if agreement_weight else ''}"
+    target = cache / f"yolo-{version.digest[:16]}-{image_size}{kind}"
     if not (target / DATA_FILE).is_file():
-        _write_whole(target, lambda draft: _write_yolo(version, chosen, draft, image_size))
+        labels = _Labels(image_size, outlines, agreement_weight)
+        _write_whole(target, lambda draft: _write_yolo(version, chosen, draft, labels))
     used = [item for part in chosen.values() for item in part]
     counts = Counter(item.truth.finding for item in used)
     skipped = sum(1 for item in version.dataset.items if item.split is not Split.TEST) - len(used)
@@ -95,13 +107,13 @@ def yolo_folder(version: DatasetVersion, cache: Path, image_size: int) -> YoloFo
 
 def crops(version: DatasetVersion, split: Split, target: Target, *, size: int, padding: float, cache: Path) -> Crops:
     """The crops of all lesions of a split whose class is known, cut by the serving code, made once under `cache`."""
-    key = hashlib.sha256(f"{version.digest}|{split}|{target}|{size}|{padding:.6f}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"2|{version.digest}|{split}|{target}|{size}|{padding:.6f}".encode()).hexdigest()[:16]
     path = cache / f"crops-{key}.npz"
     if not path.is_file():
         _store(path, _cut(version, split, target, size, padding))
     with np.load(path, allow_pickle=False) as found:
         image_ids = tuple(str(name) for name in found["image_ids"])
-        return Crops(found["pixels"], found["labels"], image_ids, int(found["unlabelled"]))
+        return Crops(found["pixels"], found["labels"], image_ids, found["shares"], int(found["unlabelled"]))
 
 
 def class_index(lesion: Lesion, target: Target, taxonomy: Taxonomy) -> int | None:
@@ -125,9 +137,10 @@ _MORE = "Approve more images, or change the split shares."
 
 
 def _cut(version: DatasetVersion, split: Split, target: Target, size: int, padding: float) -> Crops:
-    pixels, labels, image_ids, unlabelled = [], [], [], 0
+    known = version.dataset.taxonomy
+    pixels, labels, image_ids, shares, unlabelled = [], [], [], [], 0
     for item in gradable(version.dataset.only(split)):
-        indices = [class_index(lesion, target, version.dataset.taxonomy) for lesion in item.truth.lesions]
+        indices = [class_index(lesion, target, known) for lesion in item.truth.lesions]
         unlabelled += indices.count(None)
         if all(index is None for index in indices):
             continue
@@ -136,50 +149,96 @@ def _cut(version: DatasetVersion, split: Split, target: Target, size: int, paddi
             if index is not None:
                 pixels.append(preprocessing.crop_lesion(image.pixels, image.to_pixels(lesion.box), padding, size))
                 labels.append(index)
+                shares.append(agreement.target_shares(lesion, index, target, known))
                 image_ids.append(item.record.image_id)
     stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8)
-    return Crops(stacked, np.array(labels, dtype=np.intp), tuple(image_ids), unlabelled)
+    columns = np.array(shares, dtype=np.float32).reshape(len(labels), len(known.classes(target)))
+    return Crops(stacked, np.array(labels, dtype=np.intp), tuple(image_ids), columns, unlabelled)
 
 
 def _store(path: Path, found: Crops) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{uuid.uuid4().hex}.npz")
-    names = np.array(found.image_ids, dtype=np.str_)
-    np.savez(draft, pixels=found.pixels, labels=found.labels, image_ids=names, unlabelled=found.unlabelled)
-    draft.replace(path)
+    names, left = np.array(found.image_ids, dtype=np.str_), found.unlabelled
+    try:
+        np.savez(draft, pixels=found.pixels, labels=found.labels, shares=found.shares, image_ids=names, unlabelled=left)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def _write_yolo(version: DatasetVersion, chosen: dict[Split, tuple[DatasetItem, ...]], folder: Path, size: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """How the lesions of a YOLO folder are written down."""
+
+    size: int
+    outlines: bool
+    agreement_weight: float
+
+    def rows(self, item: DatasetItem, image: DecodedImage, place: Letterbox) -> str:
+        """The label file of one image."""
+        rows = []
+        for lesion in item.truth.lesions:
+            points = self._outline(lesion, image, place) if self.outlines else self._box(lesion, image, place)
+            rows.append(f"0 {' '.join(f'{value:.6f}' for value in points)}\n")
+        return "".join(rows)
+
+    def weights(self, item: DatasetItem) -> str:
+        """The weight of each lesion of a training image, a line each; empty where all of them count in full."""
+        found = [agreement.loss_weight(lesion, self.agreement_weight) for lesion in item.truth.lesions]
+        return "".join(f"{weight:.6f}\n" for weight in found) if min(found, default=1.0) < 1 else ""
+
+    def _box(self, lesion: Lesion, image: DecodedImage, place: Letterbox) -> Sequence[float]:
+        x0, y0, x1, y1 = self._edges(lesion, image, place)
+        return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
+
+    def _outline(self, lesion: Lesion, image: DecodedImage, place: Letterbox) -> Sequence[float]:
+        """The lesion's outline, or its box's where it has none."""
+        points = np.array(ring(lesion, image.size), dtype=np.float32).reshape(-1, 2)
+        if len(points) < 3:
+            x0, y0, x1, y1 = self._edges(lesion, image, place)
+            return x0, y0, x1, y0, x1, y1, x0, y1
+        height, width = image.pixels.shape[:2]
+        points *= np.array([width / image.size.width, height / image.size.height], dtype=np.float32)
+        return [float(value) for value in self._shares(place.to_square(np.tile(points, 2))[:, :2]).ravel()]
+
+    def _edges(self, lesion: Lesion, image: DecodedImage, place: Letterbox) -> Sequence[float]:
+        box = image.to_pixels(lesion.box)
+        edges = np.array([[box.x_min, box.y_min, box.x_max, box.y_max]], dtype=np.float32)
+        return [float(value) for value in self._shares(place.to_square(edges))[0]]
+
+    def _shares(self, values: Floats) -> Floats:
+        return np.asarray(np.clip(values / self.size, 0, 1), dtype=np.float32)
+
+
+def _write_yolo(
+    version: DatasetVersion, chosen: dict[Split, tuple[DatasetItem, ...]], folder: Path, labels: _Labels
+) -> None:
+    (folder / WEIGHTS).mkdir()
     for part, items in chosen.items():
         (folder / "images" / part.value).mkdir(parents=True)
         (folder / "labels" / part.value).mkdir(parents=True)
         for item in items:
             image = read_decoded(version, item)
-            square, place = preprocessing.letterbox(image.pixels, size)
+            square, place = preprocessing.letterbox(image.pixels, labels.size)
             name = item.record.image_id[:24]
             Image.fromarray(square).save(folder / "images" / part.value / f"{name}.png", compress_level=1)
-            boxes = np.array(
-                [_edges(image.to_pixels(lesion.box)) for lesion in item.truth.lesions], dtype=np.float32
-            ).reshape(-1, 4)
-            text = "".join(_row(box, size) for box in place.to_square(boxes).tolist())
+            text = labels.rows(item, image, place)
             (folder / "labels" / part.value / f"{name}.txt").write_text(text, encoding="ascii")
+            if part is Split.TRAIN and (weights := labels.weights(item)):
+                (folder / WEIGHTS / f"{name}.txt").write_text(weights, encoding="ascii")
     data = "train: images/train\nval: images/val\nnames:\n  0: lesion\n"
     (folder / DATA_FILE).write_text(data, encoding="utf-8")
-
-
-def _edges(box: PixelBox) -> tuple[float, float, float, float]:
-    return box.x_min, box.y_min, box.x_max, box.y_max
-
-
-def _row(box: list[float], size: int) -> str:
-    x0, y0, x1, y1 = (min(max(edge / size, 0.0), 1.0) for edge in box)
-    return f"0 {(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}\n"
 
 
 def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
-    write(draft)
+    try:
+        write(draft)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     try:
         draft.rename(target)
     except OSError:

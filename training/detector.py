@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import numpy as np
 
 from converters.dataset import DatasetVersion, Split
 from ml_backend import preprocessing
+from ml_backend.bundle import DetectorTask
 from ml_backend.onnx_session import Graph
 from ml_backend.preprocessing import Floats
 from training import datasets
 from training.config import DetectorConfig
 from training.datasets import YoloFolder
-from training.errors import DataError, MissingExtraError, ParityError
+from training.errors import ConfigError, DataError, MissingExtraError, ParityError
 from training.quiet import quiet
 from training.runs import Run
 
@@ -54,7 +56,10 @@ def train(
     without the `train` extra, ParityError where the export answers differently.
     """
     begun = time.monotonic()
-    data = datasets.yolo_folder(version, cache, config.image_size)
+    _require_device(config)
+    outlines = config.task is DetectorTask.SEGMENT
+    weight = config.agreement_weight
+    data = datasets.yolo_folder(version, cache, config.image_size, outlines=outlines, agreement_weight=weight)
     with quiet(run, run.folder / "detector.log") as run:
         yolo = _ultralytics(cache)
         last = run.folder / "detector" / "weights" / "last.pt"
@@ -62,13 +67,13 @@ def train(
             start = "the killed run's last epoch"
             model = yolo(last)
             _watch(model, run, config)
-            model.train(resume=True)
+            model.train(_trainer(config), resume=True)
         elif last.is_file():
             start = "the finished run"
         else:
             model, start = _model(yolo, config, champion, run)
             _watch(model, run, config)
-            model.train(**_arguments(config, data, run.folder))
+            model.train(_trainer(config), **_arguments(config, data, run.folder))
         checkpoint = _keep_checkpoint(run.folder, config)
         graph = export(checkpoint, run.folder / GRAPH, config.image_size)
         golden = _golden(version, config.image_size)
@@ -121,10 +126,40 @@ def _model(yolo: Any, config: DetectorConfig, champion: Path | None, run: Run) -
         return yolo(path), f"the file {path.name}"
     if config.weights == "auto" and champion is not None and champion.is_file():
         return yolo(champion), "the champion's checkpoint"
-    if config.weights == "auto" and (coco := _coco(run.folder, config.model)) is not None:
+    if config.weights == "auto" and (coco := _coco(run.folder, _architecture(config))) is not None:
         return yolo(coco), "COCO weights"
     run.report("detector", 0, config.epochs, "no pretrained weights: training from scratch")
-    return yolo(f"{config.model}.yaml"), "scratch"
+    return yolo(f"{_architecture(config)}.yaml"), "scratch"
+
+
+def _architecture(config: DetectorConfig) -> str:
+    """The name of ultralytics' architecture; the one with masks where outlines are asked for."""
+    if config.task is DetectorTask.SEGMENT and not config.model.endswith("-seg"):
+        return f"{config.model}-seg"
+    return config.model
+
+
+def _trainer(config: DetectorConfig) -> Any:
+    from training import yolo_trainers
+
+    if config.task is DetectorTask.SEGMENT:
+        return yolo_trainers.WeightedSegmentationTrainer
+    return yolo_trainers.WeightedDetectionTrainer
+
+
+def _require_device(config: DetectorConfig) -> None:
+    """Raises ConfigError for graphics cards that are not there, before anything is prepared."""
+    if config.device in ("cpu", "mps"):
+        return
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("torch", str(error), "the train extra", "Run `pip install dermloop[train]`.") from error
+    there = torch.cuda.device_count()
+    wanted = [int(number) for number in config.device.removeprefix("cuda:").split(",")]
+    if max(wanted) >= there or len(wanted) > there:
+        cure = "Name cards that are there, or cpu."
+        raise ConfigError("detector.device", config.device, f"{there} graphics cards", cure)
 
 
 def _coco(folder: Path, model: str) -> Path | None:
@@ -178,7 +213,6 @@ def _arguments(config: DetectorConfig, data: YoloFolder, folder: Path) -> dict[s
         "amp": False,
         "plots": False,
         "verbose": False,
-        "single_cls": True,
         "project": str(folder.resolve()),
         "name": "detector",
         "exist_ok": True,
@@ -226,12 +260,23 @@ def _parity(model: Any, graph: Path, golden: Floats, tolerance: float) -> float:
     import torch
 
     with torch.no_grad():
-        answer = model.model.float().eval()(torch.from_numpy(golden))
-    wanted = (answer[0] if isinstance(answer, tuple | list) else answer).numpy()
-    found = Graph(graph).run(golden)[0]
-    if found.shape != wanted.shape:
-        raise ParityError(graph.name, found.shape, f"outputs of shape {wanted.shape}", "Export the model again.")
-    gap = float(np.abs(found - wanted).max() / np.abs(wanted).max())
-    if not gap <= tolerance:
-        raise ParityError(graph.name, gap, f"a difference of at most {tolerance}", "Export the model again.")
-    return gap
+        answer = list(_tensors(model.model.float().eval()(torch.from_numpy(golden))))
+    gaps = []
+    for name, found in zip(("output0", "output1"), Graph(graph).run(golden, first="output0"), strict=False):
+        wanted = next((one for one in answer if one.shape == found.shape), None)
+        if wanted is None:
+            shapes = [one.shape for one in answer]
+            raise ParityError(f"{graph.name}, {name}", found.shape, f"one of {shapes}", "Export the model again.")
+        gaps.append(float(np.abs(found - wanted).max() / np.abs(wanted).max()))
+    if not max(gaps) <= tolerance:
+        raise ParityError(graph.name, max(gaps), f"a difference of at most {tolerance}", "Export the model again.")
+    return max(gaps)
+
+
+def _tensors(answer: Any) -> Iterator[Any]:
+    """All arrays in a model's answer, in order: boxes first, prototypes of masks behind them."""
+    if isinstance(answer, tuple | list):
+        for part in answer:
+            yield from _tensors(part)
+    elif hasattr(answer, "numpy"):
+        yield answer.numpy()

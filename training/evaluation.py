@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +11,9 @@ import numpy as np
 
 from converters.annotation import ImageRecord, Lesion
 from converters.dataset import DatasetItem, DatasetVersion, Split
-from converters.geometry import PixelBox
+from converters.geometry import PixelBox, Polygon
 from converters.taxonomy import Target
-from ml_backend.bundle import ClassifierSpec, ModelBundle
+from ml_backend.bundle import ClassifierSpec, DetectorTask, ModelBundle
 from ml_backend.images import DecodedImage
 from ml_backend.pipeline import Pipeline
 from ml_backend.reading import Reading
@@ -20,6 +21,7 @@ from training import datasets, metrics, report
 from training.cases import CaseTable, ImageCase, LesionCase, Part
 from training.config import EvaluationConfig
 from training.errors import DataError
+from training.outlines import Overlap, overlap
 from training.report import EvaluationReport
 from training.runs import Progress, silent
 
@@ -35,13 +37,15 @@ _AGE_BANDS = ((0, 30), (30, 50), (50, 70), (70, 200))
 class Answer:
     """What the pipeline says of one image: detections best first, the reading of each true box, and of what it found.
 
-    `served` has the reading of the served detection that found each malignant lesion; None for all others.
+    `served` has the reading of the served detection that found each malignant lesion; None for all others. `outlines`
+    belong to `boxes` where the detector draws masks.
     """
 
     boxes: tuple[PixelBox, ...]
     scores: tuple[float, ...]
     readings: tuple[Reading | None, ...]
     served: tuple[Reading | None, ...]
+    outlines: tuple[Polygon | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,7 @@ def _ask(stages: _Stages, images: Sequence[DecodedImage], items: Sequence[Datase
     found = stages.finder.predict(images) if stages.finder else [None] * len(images)
     boxes = [tuple(lesion.box for lesion in one.lesions) if one else () for one in found]
     scores = [tuple(lesion.score or 0.0 for lesion in one.lesions) if one else () for one in found]
+    drawn = [tuple(_polygon(lesion) for lesion in one.lesions) if one else () for one in found]
     truths = [item.truth.lesions for item in items]
     finders = [_finders(*group, stages.bundle) for group in zip(truths, boxes, scores, strict=True)]
     finders = [
@@ -160,7 +165,11 @@ def _ask(stages: _Stages, images: Sequence[DecodedImage], items: Sequence[Datase
     for index in range(len(items)):
         own = iter(served[index])
         matched = tuple(next(own) if box is not None else None for box in finders[index])
-        yield Answer(boxes[index], scores[index], readings[index], matched)
+        yield Answer(boxes[index], scores[index], readings[index], matched, drawn[index])
+
+
+def _polygon(lesion: Lesion) -> Polygon | None:
+    return lesion.shape if isinstance(lesion.shape, Polygon) else None
 
 
 def _is_malignant(lesion: Lesion, bundle: ModelBundle) -> bool:
@@ -205,6 +214,7 @@ def _case(item: DatasetItem, answer: Answer, bundle: ModelBundle) -> ImageCase:
     pairs = zip(item.truth.lesions, answer.readings, answer.served, strict=True)
     readings = (_lesion_case(lesion, reading, seen, bundle) for lesion, reading, seen in pairs)
     record = item.record
+    drawn = _overlap(item, answer, len(served), bundle)
     return ImageCase(
         image_id=record.image_id,
         group=record.patient_id or record.lesion_id or record.image_id,
@@ -215,7 +225,16 @@ def _case(item: DatasetItem, answer: Answer, bundle: ModelBundle) -> ImageCase:
         false_alarms=sum(all(truth.iou(box) < _FOUND for truth in truths) for box in served),
         readings=tuple(reading for reading in readings if reading is not None),
         slices=slices_of(record),
+        dice=drawn.dice if drawn else math.nan,
+        outline_iou=drawn.iou if drawn else math.nan,
     )
+
+
+def _overlap(item: DatasetItem, answer: Answer, served: int, bundle: ModelBundle) -> Overlap | None:
+    """Of the outlines that are served; None for a detector of boxes."""
+    if bundle.detector is None or bundle.detector.task is not DetectorTask.SEGMENT:
+        return None
+    return overlap(item.truth.lesions, answer.outlines[:served], item.record.size)
 
 
 def _lesion_case(

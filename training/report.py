@@ -155,7 +155,7 @@ _PLAIN = (
     "has_detector",
     "has_classifier",
 )
-_SLICED = frozenset({"map50", "detection_sensitivity", "balanced_accuracy", "malignant_sensitivity"})
+_SLICED = frozenset({"map50", "dice", "detection_sensitivity", "balanced_accuracy", "malignant_sensitivity"})
 
 
 def _metric(row: Mapping[str, Any]) -> Metric:
@@ -178,4 +178,6 @@ def _case(row: Mapping[str, Any]) -> ImageCase:
         false_alarms=row["false_alarms"],
         readings=tuple(LesionCase(**{**r, "probabilities": tuple(r["probabilities"])}) for r in row["readings"]),
         slices=tuple((name, value) for name, value in row["slices"]),
+        dice=_number(row.get("dice")),
+        outline_iou=_number(row.get("outline_iou")),
     )

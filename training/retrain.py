@@ -228,6 +228,7 @@ def _detector_spec(trained: TrainedDetector, version: DatasetVersion, run: Run, 
     settings = config.detector
     spec = DetectorSpec(
         input_size=settings.image_size,
+        task=settings.task,
         score_threshold=settings.score_threshold or _FALLBACK_THRESHOLD,
         iou_threshold=settings.iou_threshold,
         fusion_iou=settings.fusion_iou or None,

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from builders_training import version_of
+from builders_training import disputed, version_of
 
 from converters.dataset import DatasetVersion, Split
-from ml_backend.bundle import champion_version
+from ml_backend.bundle import DetectorTask, champion_version
 from ml_backend.onnx_session import Graph
 from training import classifier, config, detector, export, registry, retrain, runs, tuning
 from training.config import ClassifierConfig, DetectorConfig, TrainingConfig
+from training.datasets import YoloFolder
+from training.errors import ConfigError
 from training.retrain import StageReport
 from training.runs import Run
 
@@ -186,3 +188,54 @@ def test_a_tuning_study_goes_on_where_it_was_stopped(version: DatasetVersion, tm
     space = {"mosaic": tuning.Range(choices=(0.0, 0.5))}
     counts = [tuning.tune(version, "detector", space=space, sampler="grid", **options).trials for _ in range(2)]
     assert counts == [1, 2]
+
+
+def test_a_segmenting_detector_is_trained_exported_served_and_measured(tmp_path: Path) -> None:
+    version = disputed(tmp_path, {Split.TRAIN: 8, Split.VAL: 3, Split.TEST: 3})
+    settings = replace(TINY, detector=replace(TINY.detector, task=DetectorTask.SEGMENT, epochs=1))
+    folders = {"models": tmp_path / "models", "runs": tmp_path / "runs"}
+    parts = retrain.train(version, config=settings, only="detector", **folders)
+    assert parts.detector is not None
+    weights = parts.detector[0].data.data_file.parent / "weights"
+    assert len(list(weights.iterdir())) == 8
+    assert parts.detector[0].parity <= settings.detector.parity_tolerance
+    bundle = retrain.pair(parts, version, folders["models"], settings, None)
+    assert bundle.detector is not None
+    assert bundle.detector.task is DetectorTask.SEGMENT
+    dice = retrain.evaluate(bundle, version, settings).get("dice")
+    assert dice is not None
+    assert dice.cases == 3
+
+
+def test_a_lesion_of_half_the_weight_pulls_half_as_much() -> None:
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+    from ultralytics.utils import DEFAULT_CFG
+
+    from training import yolo_trainers
+
+    model = DetectionModel("yolo11n.yaml", nc=1, verbose=False)
+    model.args = DEFAULT_CFG
+    yolo_trainers.weigh_lesions(model)
+    generator = torch.Generator().manual_seed(0)
+    scores, points = torch.rand((1, 16, 1), generator=generator), torch.arange(16)[:, None].repeat(1, 2) * 4.0 + 2
+    boxes = torch.tensor([[0.0, 0.0, 32.0, 32.0], [32.0, 32.0, 64.0, 64.0]])[None]
+    found = points.repeat(1, 2)[None] + torch.tensor([-16.0, -16.0, 16.0, 16.0])
+    targets = []
+    for lacking in (0.0, 0.5):
+        labels = torch.tensor([[[lacking], [0.0]]])
+        _, _, target, hit, chosen = model.criterion.assigner(scores, found, points, labels, boxes, torch.ones(1, 2, 1))
+        targets.append([float(target[0, hit[0] & (chosen[0] == number)].sum()) for number in (0, 1)])
+    assert targets[0][0] > 0
+    assert targets[1] == pytest.approx([targets[0][0] / 2, targets[0][1]])
+
+
+def test_graphics_cards_that_are_not_there_are_refused_before_anything_is_prepared(
+    version: DatasetVersion, tmp_path: Path
+) -> None:
+    settings = config.decode({"detector": {"device": "0,99"}}).detector
+    run = runs.start(tmp_path / "runs", "detector", version.digest, TrainingConfig(detector=settings))
+    with pytest.raises(ConfigError, match=r"graphics cards.*or cpu"):
+        detector.train(version, run, tmp_path / "cache", settings)
+    assert not (tmp_path / "cache").exists()
+    assert detector._arguments(settings, YoloFolder(tmp_path, 0, 0, 0, 0), tmp_path)["device"] == "0,99"
