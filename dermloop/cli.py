@@ -12,6 +12,7 @@ import typer
 
 from converters.cli import app as converters_app
 from converters.errors import ConversionError
+from dermloop.aws.cli import app as aws_app
 from dermloop.errors import DermloopError
 from dermloop.home import Home
 from dermloop.loop.cli import app as loop_app
@@ -40,6 +41,7 @@ app.add_typer(review_app, name="review")
 app.add_typer(serving_app)
 app.add_typer(training_app)
 app.add_typer(loop_app)
+app.add_typer(aws_app, name="aws")
 app.add_typer(converters_app)
 
 

@@ -38,6 +38,18 @@ class AccountError(DermloopError):
     """A person that Label Studio does not let in."""
 
 
+class ProvisionError(DermloopError):
+    """A server that cannot be set up: a setting, a person or a program that is missing."""
+
+
+class BackupError(DermloopError):
+    """An archive that cannot be written, read or given back."""
+
+
+class BulkError(DermloopError):
+    """A run over many pictures that cannot be planned or worked off."""
+
+
 class IngestError(DermloopError):
     """A folder or table that no image can be taken from."""
 
@@ -48,3 +60,27 @@ class JobFailedError(DermloopError):
 
 class LoopError(DermloopError):
     """A stage of the loop that cannot go on."""
+
+
+class AwsError(DermloopError):
+    """AWS refused a request or did not answer."""
+
+
+class AwsMissingError(AwsError):
+    """Something asked of AWS by name that is not there."""
+
+
+class DeployError(DermloopError):
+    """A stack that could not be brought to where it should be; what was there before is still there."""
+
+
+class BackfillError(DermloopError):
+    """A backfill whose shards or answers do not fit together."""
+
+
+class LabellingError(DermloopError):
+    """A labelling job that cannot be created or collected."""
+
+
+class RemoteJobError(DermloopError):
+    """A training job on SageMaker that cannot be submitted, or that did not end well."""

@@ -1,0 +1,146 @@
+"""Commands for AWS: `dermloop aws deploy|status|destroy|replay` and the jobs that run there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from dermloop.aws.clients import Aws
+    from dermloop.aws.settings import AwsSettings
+    from dermloop.aws.stack import Stack, StackView
+
+app = typer.Typer(help="Run dermloop on AWS.", no_args_is_help=True)
+
+STACK = typer.Option("", help="Name of the stack (DERMLOOP_AWS_STACK; dermloop by default).")
+REGION = typer.Option(None, help="Region (AWS_REGION, or the profile's, by default).")
+AS_JSON = typer.Option(False, "--json", help="Print one JSON object instead of text.")
+
+
+@app.command()
+def deploy(
+    given: list[str] = typer.Option([], "--set", help="Parameter of the template as NAME=VALUE; others keep theirs."),
+    stack: str = STACK,
+    region: str | None = REGION,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Create the stack, or bring it to where the template says; run it again after a failure."""
+    from dermloop.aws import deploy as work
+
+    aws, found, _ = _opened(stack, region, as_json)
+    done = work.deploy(aws, found, _parameters(given))
+    if as_json:
+        typer.echo(json.dumps({"changed": done.changed, **_row(done.view)}))
+        return
+    typer.echo(f"{done.view.name}: {done.view.state}" + ("" if done.changed else ", nothing to change"))
+    _show_outputs(done.view)
+
+
+@app.command()
+def status(stack: str = STACK, region: str | None = REGION, as_json: bool = AS_JSON) -> None:
+    """Show the stack, its addresses, how many uploads wait or failed, and what went wrong last."""
+    from dermloop.aws import deploy as work
+
+    aws, found, _ = _opened(stack, region, as_json)
+    now = work.status(aws, found)
+    failures = [event.sentence for event in now.failures]
+    if as_json:
+        counts = {"waiting": now.waiting, "failed": now.failed, "endpoint": now.endpoint, "failures": failures}
+        typer.echo(json.dumps({**_row(now.view), **counts}))
+        return
+    typer.echo(f"{now.view.name}: {now.view.state or 'not there; run `dermloop aws deploy`'}")
+    _show_outputs(now.view)
+    if now.waiting is not None:
+        typer.echo(f"uploads: {now.waiting} waiting, {now.failed} failed" + _replay_hint(now.failed))
+    if now.endpoint:
+        typer.echo(f"endpoint: {now.endpoint}")
+    for sentence in failures:
+        typer.echo(f"last change, {sentence}", err=True)
+
+
+@app.command()
+def destroy(
+    stack: str = STACK,
+    region: str | None = REGION,
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    delete_data: bool = typer.Option(False, "--delete-data", help="Delete the bucket with all images and models too."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Remove the stack; the bucket with images, datasets, models and results stays unless told otherwise."""
+    from dermloop.aws import deploy as work
+
+    aws, found, _ = _opened(stack, region, as_json)
+    if not yes:
+        what = "the stack and ALL its data" if delete_data else "the stack; the bucket stays"
+        typer.confirm(f"Remove {found.name} in {aws.region_name}: {what}?", abort=True)
+    kept = work.destroy(aws, found, delete_data, lambda sentence: typer.echo(sentence, err=as_json))
+    if as_json:
+        typer.echo(json.dumps({"stack": found.name, "kept": kept or None}))
+    else:
+        typer.echo(f"{found.name} is gone; " + (f"the bucket {kept} is kept." if kept else "no bucket is left."))
+
+
+@app.command()
+def replay(stack: str = STACK, region: str | None = REGION, as_json: bool = AS_JSON) -> None:
+    """Send the uploads that could not be read to be read again; a second time sends what failed since."""
+    from dermloop.aws import replay as work
+
+    aws, found, _ = _opened(stack, region, as_json)
+    view = found.view()
+    done = work.replay(aws, view.output("FailedQueue"), view.output("UploadsQueue"))
+    if as_json:
+        typer.echo(json.dumps({"sent": done.sent, "doubled": done.doubled, "left": [name for name, _ in done.left]}))
+    else:
+        typer.echo(f"{done.sent} sent to be read again, {done.doubled} named an object that was sent already.")
+        for name, reason in done.left:
+            typer.echo(f"message {name} stays: it {reason}.", err=True)
+    if done.left:
+        raise typer.Exit(1)
+
+
+@app.command()
+def template(out: Path | None = typer.Option(None, help="Write it to this file instead of printing it.")) -> None:
+    """Print the CloudFormation template, for those who deploy by other means."""
+    from dermloop.aws.stack import TEMPLATE, rendered
+
+    text = rendered(TEMPLATE.read_text(encoding="utf-8"))
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+def _opened(stack: str, region: str | None, quiet: bool = False) -> tuple[Aws, Stack, AwsSettings]:
+    from dermloop.aws.clients import Aws
+    from dermloop.aws.settings import read_settings
+    from dermloop.aws.stack import Stack
+
+    settings, aws = read_settings(), Aws(region)
+    say = (lambda sentence: typer.echo(sentence, err=True)) if quiet else typer.echo
+    return aws, Stack(aws, stack or settings.stack, say, settings.poll_seconds), settings
+
+
+def _parameters(given: list[str]) -> dict[str, str]:
+    from dermloop.errors import DeployError
+
+    pairs = [text.partition("=") for text in given]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise DeployError("--set", name, "NAME=VALUE", "Write it as --set ReadMemory=4096.")
+    return {name: value for name, _, value in pairs}
+
+
+def _row(view: StackView) -> dict[str, object]:
+    return {"stack": view.name, "state": view.state or None, "outputs": dict(view.outputs)}
+
+
+def _show_outputs(view: StackView) -> None:
+    for name, value in sorted(view.outputs.items()):
+        typer.echo(f"  {name:<18} {value}")
+
+
+def _replay_hint(failed: int | None) -> str:
+    return " (`dermloop aws replay` sends them again)" if failed else ""
