@@ -48,6 +48,7 @@ class Background:
             try:
                 if time.monotonic() >= full:
                     self._service.sync(full=True)
+                    log.info("the audit log ends at %s", self._service.audit_head())
                     full = time.monotonic() + _FULL_SECONDS
                 elif time.monotonic() >= order:
                     order = time.monotonic() + _ORDER_SECONDS

@@ -195,12 +195,21 @@ def export(
 
 
 @app.command("verify-audit")
-def verify_audit(as_json: Json = False) -> None:
+def verify_audit(
+    anchor: Annotated[
+        list[str] | None, typer.Option(help="A place noted earlier, number:digest; must still be there. Repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check that the audit log is as it was written; exit status 1 where an entry was altered, removed or moved."""
+    from review_workflow.store import AuditAnchor
+
     with _service() as service:
-        problems = service.verify_audit()
+        end = service.audit_head()
+        problems = service.verify_audit([AuditAnchor.parse(text) for text in anchor or ()])
     text = "\n".join(f"entry {p.seq}: {p.what}" for p in problems) or "The audit log is as it was written."
-    _print(as_json, {"intact": not problems, "problems": [asdict(problem) for problem in problems]}, text)
+    found = {"intact": not problems, "problems": [asdict(problem) for problem in problems], "anchor": str(end)}
+    _print(as_json, found, f"{text}\nTo be noted elsewhere: {end}")
     if problems:
         raise typer.Exit(1)
 

@@ -28,7 +28,7 @@ from review_workflow.review import Command, Event, Reassign, Review, SendBack, W
 from review_workflow.seeding import GoldSeeder
 from review_workflow.settings import ReviewSettings
 from review_workflow.states import ReviewState
-from review_workflow.store import AuditEntry, AuditProblem, Insight, Session, Store, open_store
+from review_workflow.store import AuditAnchor, AuditEntry, AuditProblem, Insight, Session, Store, open_store
 from review_workflow.sync import Sync, SyncReport, project_fact
 from review_workflow.triggers import Progress
 from review_workflow.webhooks import Hint
@@ -301,10 +301,15 @@ class ReviewService:
             count, last = session.approvals(since or 0.0)
         return Progress(count, last, since, running, asked_by_hand)
 
-    def verify_audit(self) -> Sequence[AuditProblem]:
-        """Every place where the audit log is not what was written; empty when all is well."""
+    def verify_audit(self, anchors: Sequence[AuditAnchor] = ()) -> Sequence[AuditProblem]:
+        """Every place where the audit log is not what was written, or noted elsewhere; empty when all is well."""
+        with self._store.at_one_moment() as session:
+            return session.verify_audit(anchors)
+
+    def audit_head(self) -> AuditAnchor:
+        """Where the audit log ends now; noted outside the database, it proves later that nothing was cut off."""
         with self._store.reading() as session:
-            return session.verify_audit()
+            return session.audit_head()
 
     @property
     def policy(self) -> Policy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 
@@ -11,10 +11,13 @@ import orjson
 from sqlalchemy import Connection, Row, insert, select, update
 
 from converters.label_studio.controls import Tier
+from review_workflow.errors import AuditError
 from review_workflow.review import Event
 from review_workflow.store import codec, schema
+from review_workflow.store.replay import Replay
 
 _PAGE = 5_000
+_DIGEST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,25 @@ class AuditProblem:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class AuditAnchor:
+    """A place in the log to be noted outside the database: an entry's number and digest."""
+
+    seq: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.digest}"
+
+    @classmethod
+    def parse(cls, text: str) -> AuditAnchor:
+        """The anchor of its text form; raises AuditError where it is none."""
+        seq, _, digest = text.partition(":")
+        if not seq.isdigit() or len(digest) != _DIGEST:
+            raise AuditError("anchor", text, "number:digest, as `verify-audit` prints it", "Copy it whole.")
+        return cls(int(seq), digest)
+
+
 _COLUMNS = [schema.audit.c[field.name] for field in fields(AuditEntry)]
 
 
@@ -58,8 +80,8 @@ def append(
     connection: Connection, image_id: str, events: Iterable[Event], policy: str, now: float
 ) -> tuple[AuditEntry, ...]:
     """The entries written for events, in the caller's transaction; concurrent writers queue on the head row."""
-    head = connection.execute(select(schema.audit_head).with_for_update()).one()
-    seq, previous, entries = head.seq, head.digest, []
+    end = connection.execute(select(schema.audit_head).with_for_update()).one()
+    seq, previous, entries = end.seq, end.digest, []
     for event in events:
         entry = _entry(seq + 1, image_id, event, policy, previous, now).sealed()
         seq, previous = entry.seq, entry.digest
@@ -90,20 +112,42 @@ def recent(connection: Connection, limit: int, before: int | None = None) -> lis
     return [AuditEntry(*row) for row in connection.execute(query)]
 
 
-def verify(connection: Connection) -> tuple[AuditProblem, ...]:
-    """Every place where an entry was altered, removed, inserted or moved; empty for a log as it was written."""
+def head(connection: Connection) -> AuditAnchor:
+    """Where the log ends now."""
+    found = connection.execute(select(schema.audit_head)).one_or_none()
+    return AuditAnchor(found.seq, found.digest) if found else AuditAnchor(0, "")
+
+
+def verify(connection: Connection, anchors: Collection[AuditAnchor] = ()) -> tuple[AuditProblem, ...]:
+    """Every place where an entry was altered, removed, inserted or moved; empty for a log as it was written.
+
+    The log must reach its own head and every anchor that somebody noted elsewhere, and what it tells of each image must
+    lead to the state in which the image is: so a shortened log is found even where its head was shortened with it.
+    """
     problems: list[AuditProblem] = []
+    noted = {anchor.seq: anchor.digest for anchor in anchors}
+    told = Replay()
     seq, previous = 0, ""
     query, last = select(*_COLUMNS).order_by(schema.audit.c.seq).limit(_PAGE), -1
     while rows := connection.execute(query.where(schema.audit.c.seq > last)).all():
         for row in rows:
             problems += _check(row, seq, previous)
+            if noted.pop(row.seq, row.digest) != row.digest:
+                problems.append(AuditProblem(row.seq, "is not what was noted elsewhere"))
+            if what := told.step(row.seq, row.image_id, row.happened):
+                problems.append(AuditProblem(row.seq, what))
             seq, previous = row.seq, row.digest
         last = rows[-1].seq
-    head = connection.execute(select(schema.audit_head)).one_or_none()
-    if head is None or (head.seq, head.digest) != (seq, previous):
+    if head(connection) != AuditAnchor(seq, previous):
         problems.append(AuditProblem(seq + 1, "the end of the log is missing or was replaced"))
+    problems += (AuditProblem(gone, "was noted elsewhere and is missing") for gone in sorted(noted))
+    problems += (AuditProblem(at, what) for at, what in told.compare(_states(connection)))
     return tuple(problems)
+
+
+def _states(connection: Connection) -> dict[str, str]:
+    rows = connection.execute(select(schema.reviews.c.image_id, schema.reviews.c.state))
+    return {row.image_id: row.state for row in rows}
 
 
 def _check(row: Row[tuple[object, ...]], seq: int, previous: str) -> list[AuditProblem]:

@@ -11,13 +11,14 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from review_workflow.errors import SettingsError, StoreError
 from review_workflow.store.session import Session
 
 _MIGRATION_LOCK = 7_301_946
+_LOOKING = "only_looking"
 
 
 class Store:
@@ -37,6 +38,13 @@ class Store:
         """A connection for reading only; it never waits for a writer on SQLite."""
         with _named_failures(), self._engine.connect() as connection:
             yield Session(connection.execution_options(isolation_level="AUTOCOMMIT"))
+
+    @contextmanager
+    def at_one_moment(self) -> Iterator[Session]:
+        """A connection whose reads all see the database as it is at the first of them, whoever writes meanwhile."""
+        level = "REPEATABLE READ" if self.dialect == "postgresql" else "SERIALIZABLE"
+        with _named_failures(), self._engine.connect() as connection:
+            yield Session(connection.execution_options(isolation_level=level, **{_LOOKING: True}))
 
     def close(self) -> None:
         """Gives all connections back."""
@@ -80,7 +88,7 @@ def _engine(url: str, patience: float) -> Engine:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(parsed, connect_args={"timeout": patience})
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_immediately)
+        event.listen(engine, "begin", _begin)
         return engine
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
@@ -93,8 +101,11 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_immediately(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    """Writers queue at the start instead of failing at the end; who only looks takes no lock."""
+    options = connection.get_execution_options()
+    if options.get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN" if options.get(_LOOKING) else "BEGIN IMMEDIATE")
 
 
 def _migrate(engine: Engine) -> None:

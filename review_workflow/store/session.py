@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import orjson
@@ -17,7 +17,7 @@ from review_workflow.people import Person, Role, Roster
 from review_workflow.review import Answer, Event, Review, Work, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
 from review_workflow.store import audit, codec, gold, insight, schema
-from review_workflow.store.audit import AuditEntry, AuditProblem
+from review_workflow.store.audit import AuditAnchor, AuditEntry, AuditProblem
 from review_workflow.store.gold import GoldTask
 from review_workflow.store.insight import Insight
 from review_workflow.store.traffic import Traffic
@@ -237,9 +237,13 @@ class Session(Traffic):
         """Audit entries in order, of one image or one person where asked."""
         return audit.read(self._connection, image_id, actor)
 
-    def verify_audit(self) -> tuple[AuditProblem, ...]:
-        """Every place where the audit log is not what was written."""
-        return audit.verify(self._connection)
+    def verify_audit(self, anchors: Collection[AuditAnchor] = ()) -> tuple[AuditProblem, ...]:
+        """Every place where the audit log is not what was written, or not what was noted elsewhere."""
+        return audit.verify(self._connection, anchors)
+
+    def audit_head(self) -> AuditAnchor:
+        """Where the audit log ends now."""
+        return audit.head(self._connection)
 
     def recent(self, limit: int, before: int | None = None) -> list[AuditEntry]:
         """The newest audit entries, or those before an entry, newest first."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from builders_review import a_store
+from builders_review import TECHNICIAN, MemoryLabelStudio, a_result, a_service, a_store, an_image
 from sqlalchemy import Engine, create_engine, text
 
+from converters.label_studio.controls import Tier
 from review_workflow.errors import SettingsError
 from review_workflow.review import Event
 from review_workflow.store import Store, open_store
-from review_workflow.store.audit import verify
+from review_workflow.store.audit import AuditAnchor, head, verify
 from review_workflow.store.schema import audit
 
 COLUMNS = [column.name for column in audit.columns]
@@ -43,6 +44,11 @@ def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A log of five entries whose triggers somebody removed."""
     folder = tmp_path_factory.mktemp("unguarded")
     fill(a_store(folder))
+    yield from without_triggers(folder)
+
+
+def without_triggers(folder: Path) -> Iterator[Engine]:
+    """The database of a folder, as somebody sees it who may do everything."""
     engine = create_engine(f"sqlite:///{folder / 'review.db'}")
     with engine.begin() as connection:
         for name in connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all():
@@ -51,11 +57,25 @@ def unguarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine.dispose()
 
 
-def found_after(engine: Engine, *statements: str) -> list[tuple[int, str]]:
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The log of four images that were registered and then labelled, without triggers."""
+    folder = tmp_path_factory.mktemp("worked")
+    studio = MemoryLabelStudio()
+    service = a_service(a_store(folder), studio)
+    service.register(an_image(number) for number in range(4))
+    service.settle()
+    for task in studio.open_tasks(Tier.TECHNICIAN):
+        studio.annotate(task.task_id, TECHNICIAN.user_id or 0, a_result())
+    service.settle()
+    yield from without_triggers(folder)
+
+
+def found_after(engine: Engine, *statements: str, anchors: Sequence[AuditAnchor] = ()) -> list[tuple[int, str]]:
     with engine.connect() as connection:
         for statement in statements:
             connection.execute(text(statement))
-        found = [(problem.seq, problem.what) for problem in verify(connection)]
+        found = [(problem.seq, problem.what) for problem in verify(connection, anchors)]
         connection.rollback()
     return found
 
@@ -80,6 +100,47 @@ def test_every_removed_row_is_found(unguarded: Engine, seq: int) -> None:
 def test_two_exchanged_rows_are_found(unguarded: Engine, one: int, other: int) -> None:
     move = "UPDATE audit SET seq = {} WHERE seq = {}"
     assert found_after(unguarded, move.format(-1, one), move.format(one, other), move.format(other, -1))
+
+
+_EARLIER_HEAD = """UPDATE audit_head SET seq = (SELECT MAX(seq) FROM audit),
+    digest = (SELECT digest FROM audit ORDER BY seq DESC LIMIT 1)"""
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_a_tail_cut_off_together_with_the_head_is_found_by_the_states_of_the_images(worked: Engine, cut: int) -> None:
+    """Each image has a step of its own in the tail, so the log leaves it in another state than it is in."""
+    assert not found_after(worked)
+    last = 2 * 4
+    found = found_after(worked, f"DELETE FROM audit WHERE seq > {last - cut}", _EARLIER_HEAD)
+    assert len(found) == cut and all("but the image is labelled" in what for _, what in found)
+
+
+def test_a_tail_cut_off_is_found_by_an_anchor_noted_elsewhere(unguarded: Engine) -> None:
+    cut = ("DELETE FROM audit WHERE seq > 3", _EARLIER_HEAD)
+    with unguarded.connect() as connection:
+        anchor = head(connection)
+    assert found_after(unguarded, *cut) == []
+    assert found_after(unguarded, *cut, anchors=[anchor]) == [(5, "was noted elsewhere and is missing")]
+    replaced = AuditAnchor(2, "0" * 64)
+    assert found_after(unguarded, anchors=[replaced]) == [(2, "is not what was noted elsewhere")]
+
+
+@pytest.mark.parametrize("state", ["imported", "approved"])
+def test_a_state_that_the_log_does_not_tell_is_found(worked: Engine, state: str) -> None:
+    image = an_image(1).image_id
+    found = found_after(worked, f"UPDATE reviews SET state = '{state}' WHERE image_id = '{image}'")
+    assert found == [(6, f"leaves image {image} labelled, but the image is {state}")]
+    gone = found_after(worked, f"DELETE FROM reviews WHERE image_id = '{image}'")
+    assert gone == [(6, f"leaves image {image} labelled, but the image is not there")]
+
+
+def test_a_log_that_grows_while_it_is_verified_has_no_problems(log: Store) -> None:
+    with log.at_one_moment() as session:
+        assert session.audit_head().seq == 5
+        fill(log)
+        assert session.verify_audit() == ()
+        assert session.audit_head().seq == 5
+    assert problems(log) == []
 
 
 def test_an_added_row_is_found(unguarded: Engine) -> None:

@@ -78,7 +78,11 @@ def test_a_patient_is_withdrawn(home: Path) -> None:
 
 
 def test_the_audit_log_is_exported_and_verified(home: Path) -> None:
-    assert run("verify-audit") == {"intact": True, "problems": []}
+    found = run("verify-audit")
+    assert (found["intact"], found["problems"]) == (True, [])
+    assert run("verify-audit", "--anchor", str(found["anchor"]))["intact"]
+    other = RUNNER.invoke(app, ["verify-audit", "--anchor", f"1:{'0' * 64}", "--json"])
+    assert (other.exit_code, json.loads(other.stdout)["problems"][0]["seq"]) == (1, 1)
     lines = RUNNER.invoke(app, ["export", "--image", IMAGE]).output.splitlines()
     assert [json.loads(line)["happened"] for line in lines] == ["registered"]
     assert RUNNER.invoke(app, ["export", "--csv"]).output.startswith("seq,at,actor")
@@ -95,6 +99,7 @@ def test_the_audit_log_is_exported_and_verified(home: Path) -> None:
         (["sync"], "DERMLOOP_REVIEW_LABEL_STUDIO_TOKEN"),
         (["setup"], "DERMLOOP_REVIEW_LABEL_STUDIO_TOKEN"),
         (["install-actions", "/nowhere"], "label-studio"),
+        (["verify-audit", "--anchor", "nonsense"], "number:digest"),
     ],
 )
 def test_a_failure_is_one_sentence_and_exit_status_1(home: Path, arguments: list[str], told: str) -> None:

@@ -149,6 +149,20 @@ def test_several_programs_may_open_a_new_database_at_once(database_url: str) -> 
     assert failures == []
 
 
+def test_who_only_looks_neither_waits_for_a_writer_nor_holds_one_up(store: Store) -> None:
+    with store.writing() as writer:
+        writer.put_fact("name", "new")
+        for looking in (store.reading, store.at_one_moment):
+            with looking() as session:
+                assert session.fact("name") is None
+    for looking in (store.reading, store.at_one_moment):
+        with looking() as session:
+            before = session.fact("name")
+            with store.writing() as writer:
+                writer.put_fact("name", f"{before}er")
+            assert session.fact("name") == (before if looking == store.at_one_moment else f"{before}er")
+
+
 def test_a_locked_database_is_a_clear_word_and_keeps_nothing(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path / 'review.db'}", patience=0.05)
     with closing(sqlite3.connect(tmp_path / "review.db", isolation_level=None)) as other:
