@@ -101,9 +101,13 @@ def _finish(response: Response, parts: Parts) -> Response:
     return response
 
 
+def status_of(error: ServingError) -> HTTPStatus:
+    """The status that an error is answered with, by its kind."""
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def _refused(error: ServingError) -> Response:
-    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
-    return _problem(status, str(error))
+    return _problem(status_of(error), str(error))
 
 
 def _http_error(error: HTTPException) -> Response:
