@@ -7,7 +7,9 @@ DNS answer leads elsewhere.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import urllib3
 
 from ml_backend.errors import FetchError
 
+_RESOLVED = re.compile(r"/(tasks|projects)/[0-9]+/(presign|resolve)/?")
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _REDIRECTS = 3
 _TIMEOUT = urllib3.Timeout(connect=3.0, read=15.0)
@@ -35,8 +38,8 @@ class UploadReader(Protocol):
         """The bytes behind a path of Label Studio such as `/data/upload/1/a.jpg`."""
         ...
 
-    def presigned(self, task_id: int, address: str) -> str:
-        """A public address for an object that Label Studio can reach, such as `s3://bucket/key`."""
+    def resolved(self, task_id: int, address: str, max_bytes: int) -> bytes | str:
+        """An object that Label Studio can reach, such as `s3://bucket/key`: its bytes, or a presigned address."""
         ...
 
 
@@ -97,7 +100,21 @@ class ImageSource:
             return self._file(self._reach.image_root, parse_qs(parts.query).get("d", [""])[0])
         if parts.path.startswith("/data/upload/"):
             return self._upload(parts.path)
+        if _RESOLVED.fullmatch(parts.path):
+            return self._stored(parse_qs(parts.query).get("fileuri", [""])[0], task_id)
         raise FetchError(_shown(address), parts.path[:80], "an address that a task can carry", "Import it again.")
+
+    def _stored(self, encoded: str, task_id: int | None) -> bytes:
+        """The object that Label Studio's own address for it names."""
+        try:
+            address = base64.urlsafe_b64decode(encoded).decode()
+        except ValueError as error:
+            expected = "an object's address in base64"
+            raise FetchError("address of a stored image", "its fileuri", expected, "Import it again.") from error
+        parts = urlsplit(address)
+        if parts.scheme != "s3":
+            raise FetchError(_shown(address), parts.scheme, "an object in S3", "Connect an S3 storage.")
+        return self._object(address, parts.netloc, parts.path.lstrip("/"), task_id)
 
     def _own_path(self, address: str) -> str:
         own = (self._reach.label_studio_url or "").rstrip("/")
@@ -130,7 +147,8 @@ class ImageSource:
             return self._objects.read(bucket, key, self._reach.max_bytes)
         if self._uploads is None or task_id is None:
             raise FetchError(_shown(address), "no access", "credentials or Label Studio's presign", "Configure one.")
-        return self._web(self._uploads.presigned(task_id, address))
+        found = self._uploads.resolved(task_id, address, self._reach.max_bytes)
+        return found if isinstance(found, bytes) else self._web(found)
 
     def _web(self, address: str) -> bytes:
         for _ in range(_REDIRECTS + 1):

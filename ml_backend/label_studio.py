@@ -88,20 +88,21 @@ class LabelStudioClient:
         with response:
             if response.status_code != 200:
                 raise FetchError(path, f"status {response.status_code}", "status 200", "Check the token's rights.")
-            content = response.raw.read(max_bytes + 1, decode_content=True)
-        if len(content) > max_bytes:
-            raise FetchError(path, "more bytes", f"at most {max_bytes}", "Scale the image down.")
-        return bytes(content)
+            return _body(response, path, max_bytes)
 
-    def presigned(self, task_id: int, address: str) -> str:
-        """A public address for an object of a connected storage; raises FetchError where there is none."""
+    def resolved(self, task_id: int, address: str, max_bytes: int) -> bytes | str:
+        """An object of a connected storage: its bytes where Label Studio passes them on, else its presigned address.
+
+        Raises FetchError where no storage has it.
+        """
         encoded = base64.urlsafe_b64encode(address.encode()).decode()
         with self._get(f"/tasks/{task_id}/presign/?fileuri={encoded}") as response:
-            location = response.headers.get("Location")
-        if not location:
-            found = f"status {response.status_code}"
-            raise FetchError(address.split("?")[0], found, "a presigned address", "Connect the storage.")
-        return str(location)
+            if location := response.headers.get("Location"):
+                return str(location)
+            if response.status_code == 200:
+                return _body(response, address, max_bytes)
+        found = f"status {response.status_code} from Label Studio"
+        raise FetchError(address.split("?")[0], found, "an object of a connected storage", "Connect the storage.")
 
     def label_config(self, project_id: int) -> str:
         """The labelling config of a project; raises LabelStudioError where it cannot be read."""
@@ -150,6 +151,13 @@ class LabelStudioClient:
                 raise LabelStudioError("personal access token", found, "an accepted token", "Create a new one.")
             self._access, self._access_until = str(answer.json()["access"]), time.monotonic() + _ACCESS_SECONDS
         return f"Bearer {self._access}"
+
+
+def _body(response: requests.Response, item: str, max_bytes: int) -> bytes:
+    content = response.raw.read(max_bytes + 1, decode_content=True)
+    if len(content) > max_bytes:
+        raise FetchError(item, "more bytes", f"at most {max_bytes}", "Scale the image down.")
+    return bytes(content)
 
 
 def _task(row: dict[str, Any]) -> StoredTask:

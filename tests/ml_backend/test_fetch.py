@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -137,6 +138,17 @@ def test_the_address_that_was_checked_is_the_one_that_is_called(tmp_path: Path) 
         ImageSource(reach, resolver=resolver).fetch("ftp://images.invalid:9/a.png")
     assert ImageSource(reach, resolver=resolver)._checked("images.invalid", 9, "http") == "93.184.216.34"
     assert asked == ["images.invalid"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["s3://other/a.png", "file:///etc/passwd", "http://127.0.0.1:9/a.png", "/data/upload/../a.png", "", "\udcff"],
+)
+def test_an_address_inside_label_studio_s_own_is_held_to_the_same_rules(tmp_path: Path, address: str) -> None:
+    encoded = base64.urlsafe_b64encode(address.encode(errors="surrogateescape")).decode()
+    for path in (f"/tasks/1/resolve/?fileuri={encoded}", "/projects/1/presign/?fileuri=%%%", "/tasks/x/resolve/"):
+        with pytest.raises(FetchError):
+            ImageSource(Reach(tmp_path, buckets=frozenset({"skin"}))).fetch(path, 1)
 
 
 def test_a_message_never_carries_a_signature(tmp_path: Path) -> None:

@@ -10,22 +10,30 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import requests
 from builders_serving import bundle, encoded, pixels
+from moto.server import ThreadedMotoServer
 from werkzeug.serving import make_server
 
 from converters import taxonomy
 from converters.label_studio.config import labelling_config
 from converters.label_studio.controls import Tier
+from dermloop.home import Home
+from dermloop.stack.database import ensure_database
+from dermloop.stack.programs import Program
 from ml_backend.app import create_app
 from ml_backend.composition import Parts
+from ml_backend.errors import FetchError
+from ml_backend.fetch import ImageSource, Reach
 from ml_backend.label_studio import LabelStudioClient
 from ml_backend.preannotate import preannotate
+from ml_backend.s3 import ObjectStore
 from ml_backend.settings import read_settings
 
 pytestmark = pytest.mark.e2e
@@ -63,7 +71,24 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def store() -> Iterator[str]:
+    """An S3 server with one picture in one bucket."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    known = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in known.items():
+            environment.setenv(name, value)
+        with closing(boto3.client("s3", endpoint_url=address)) as client:
+            client.create_bucket(Bucket="skin")
+            client.put_object(Bucket="skin", Key="clinic a/arm.png", Body=encoded(pixels()))
+        yield address
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, store: str) -> Iterator[Desk]:
     home = tmp_path_factory.mktemp("home")
     bundle(home)
     (home / "images").mkdir()
@@ -84,8 +109,17 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         "USE_DEFAULT_BANNED_SUBNETS": "false",
         "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16",
     }
-    command = [str(LABEL_STUDIO), "start", "--port", address.rsplit(":", 1)[1], "--no-browser"]
-    app = create_app(read_settings(home=home, label_studio_url=address, label_studio_token=TOKEN))
+    command = (str(LABEL_STUDIO), "start", "--port", address.rsplit(":", 1)[1], "--no-browser")
+    ensure_database(Home.at(home), Program("label-studio", "Label Studio", command, environment), print)
+    settings = read_settings(
+        home=home,
+        label_studio_url=address,
+        label_studio_token=TOKEN,
+        allowed_hosts=store.removeprefix("http://"),
+        allowed_buckets="skin",
+        s3_by_label_studio=True,
+    )
+    app = create_app(settings)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -170,3 +204,36 @@ def test_uploads_are_read_with_either_kind_of_token(desk: Desk) -> None:
             assert [stored.id for stored in client.tasks(project)] == [task["id"]]
             report = preannotate(client, project, desk.parts.service, desk.parts.source)
         assert report.predicted + report.current == 1 and report.failed == ()
+
+
+@pytest.mark.parametrize("presign", [True, False], ids=["presigned", "passed on"])
+def test_an_object_is_read_through_label_studio_and_with_own_credentials(desk: Desk, store: str, presign: bool) -> None:
+    project = desk.project("stored", FOREIGN)
+    desk.call("PATCH", f"projects/{project}", json={"model_version": "dermloop"})
+    storage = {
+        "project": project,
+        "bucket": "skin",
+        "regex_filter": ".*png",
+        "recursive_scan": True,
+        "use_blob_urls": True,
+        "presign": presign,
+        "s3_endpoint": store,
+        "region_name": "us-east-1",
+        "aws_access_key_id": "test",
+        "aws_secret_access_key": "test",
+    }
+    made = desk.call("POST", "storages/s3", json=storage)
+    desk.call("POST", f"storages/s3/{made['id']}/sync", json={})
+    task = desk.call("GET", f"projects/{project}/next")
+    assert [one["model_version"] for one in task["predictions"]] == [desk.parts.host.state.version]
+    shown = task["data"]["photo"]
+    assert shown.startswith(f"/tasks/{task['id']}/resolve/")
+    reach = Reach(Path(), hosts=frozenset({store.removeprefix("http://")}), buckets=frozenset({"skin"}))
+    with closing(LabelStudioClient(desk.label_studio, TOKEN)) as client:
+        for source in (ImageSource(reach, client), ImageSource(reach, objects=ObjectStore(store))):
+            for address in ("s3://skin/clinic a/arm.png", shown):
+                assert source.fetch(address, task["id"]) == encoded(pixels())
+        with pytest.raises(FetchError, match="not listed"):
+            ImageSource(replace(reach, buckets=frozenset()), client).fetch(shown, task["id"])
+        with pytest.raises(FetchError, match="an object of a connected storage"):
+            ImageSource(reach, client).fetch("s3://skin/absent.png", 10**6)
