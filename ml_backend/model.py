@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.errors import ConversionError
-from converters.geometry import ImageSize, PixelBox
+from converters.geometry import ImageSize, PixelBox, Point
 from converters.label_studio.regions import SHAPES, decode_shape, envelope_of
 from ml_backend import composition, jobs, links, predictions, protocol
 from ml_backend.composition import Parts
-from ml_backend.errors import FetchError, NoModelError, ProtocolError, ServingError, UnreadableImageError
+from ml_backend.errors import FetchError, NoModelError, NotFoundError, ProtocolError, ServingError, UnreadableImageError
 from ml_backend.label_config import LabelConfig, read_config
 from ml_backend.ml_base import LabelStudioMLBase, accepted
 from ml_backend.protocol import START_TRAINING, PredictRequest, TaskImage
@@ -66,7 +66,8 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
     def predict(self, tasks: Sequence[Any], context: Any = None, **_others: Any) -> list[Any]:
         """One entry for each task: a prediction, or an empty list where there can be none.
 
-        With an interactive context the drawn boxes are read again and come back labelled.
+        With an interactive context the drawn boxes are read again and come back labelled; around a point that was
+        set, the detector looks for the lesion.
         """
         request = protocol.decode_tasks(tasks, self._config, context)
         return self.answer(request).entries
@@ -114,28 +115,36 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
         pictures = self._pictures(request, config)
         if not pictures:
             return Answer([], None, [])
-        boxes = [box for row in drawn if (box := _drawn_box(row)) is not None]
+        shapes = [shape for row in drawn if (shape := _drawn(row)) is not None]
+        boxes = [shape for shape in shapes if isinstance(shape, PixelBox)]
+        points = [shape for shape in shapes if not isinstance(shape, PixelBox)]
         try:
-            read = self._parts.service.read(pictures[0], boxes)
+            read = self._parts.service.read(pictures[0], boxes, points)
         except (FetchError, ProtocolError, UnreadableImageError) as error:
             return Answer([{"result": []}], None, [_left_out(pictures[0].item, error)])
         named = [replace(lesion, region_id=uuid.uuid4().hex[:10]) for lesion in read.lesions]
         result = predictions.encode(named, read.readings, read.size, read.bundle.taxonomy, config)
-        return Answer([{"result": result, "model_version": read.bundle.version}], read.bundle.version, [])
+        left_out = [_left_out(pictures[0].item, _nothing_at(point)) for point in read.empty]
+        return Answer([{"result": result, "model_version": read.bundle.version}], read.bundle.version, left_out)
 
 
 def _left_out(item: str, error: ServingError) -> dict[str, str]:
     return {"item": item, "reason": str(error)}
 
 
-def _drawn_box(row: Mapping[str, Any]) -> PixelBox | None:
-    """The box around a region as Label Studio sends it; None for what covers nothing."""
+def _nothing_at(point: Point) -> ServingError:
+    x, y = (round(edge) for edge in point)
+    return NotFoundError(f"point ({x}, {y})", "nothing around it", "a lesion that the detector sees", "Draw its box.")
+
+
+def _drawn(row: Mapping[str, Any]) -> PixelBox | Point | None:
+    """The box around a region as Label Studio sends it, or the point that was set; None for what covers nothing."""
     value, kind = row.get("value"), str(row.get("type", "")).removesuffix("labels")
     if not isinstance(value, dict) or kind not in SHAPES:
         return None
     try:
         size = ImageSize(int(row["original_width"]), int(row["original_height"]))
         shape = decode_shape(kind, value, size, "drawn region")
-        return None if isinstance(shape, tuple) else envelope_of(shape)
+        return shape if isinstance(shape, tuple) else envelope_of(shape)
     except (KeyError, TypeError, ValueError, OverflowError, ConversionError):
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.annotation import Lesion, Origin
-from converters.geometry import ImageSize, PixelBox, Polygon
+from converters.geometry import ImageSize, PixelBox, Point, Polygon
 from converters.taxonomy import Target
 from ml_backend import images, masks, preprocessing, reading
 from ml_backend.bundle import ClassifierSpec, DetectorSpec, DetectorTask, ModelBundle
@@ -24,6 +24,8 @@ _T = TypeVar("_T")
 DETECTOR_BATCH = 4
 CLASSIFIER_BATCH = 4
 _CANDIDATE_FLOOR = 0.05
+_POINTED_FLOOR = 0.01
+_POINTED_DETECTIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,18 @@ class PreparedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Detection:
+    """What the detector found: a box in original pixels, its score, and its outline where there are masks."""
+
     box: PixelBox
     score: float
     shape: Polygon | None = None
+
+    def shifted(self, x: float, y: float) -> Detection:
+        """The same, moved to the right and down by so many pixels."""
+        box = PixelBox(self.box.x_min + x, self.box.y_min + y, self.box.x_max + x, self.box.y_max + y)
+        outline = tuple((px + x, py + y) for px, py in self.shape.outline) if self.shape else None
+        return Detection(box, self.score, Polygon(outline) if outline else None)
 
 
 class Pipeline:
@@ -95,7 +105,7 @@ class Pipeline:
 
     def predict_prepared(self, prepared: Sequence[PreparedImage]) -> list[ImagePrediction]:
         """The same for pictures that this pipeline has prepared."""
-        found, doubts = self._detect(prepared)
+        found, doubts = self._detect(prepared, self.bundle.detector)
         boxes = [(one.image, each.box) for one, many in zip(prepared, found, strict=True) for each in many]
         readings = iter(self.read(boxes, None if self.bundle.detector else 0.0))
         return [
@@ -124,6 +134,21 @@ class Pipeline:
             readings += self._readings(outputs, spec)
         return readings
 
+    def find(self, image: DecodedImage, at: Point) -> Detection | None:
+        """The best detection around a point in original pixels, however faint; None where there is none.
+
+        Where the whole picture shows none there, the detector looks at the quarter around the point alone.
+        """
+        if self.bundle.detector is None:
+            return None
+        faint = replace(self.bundle.detector, score_threshold=_POINTED_FLOOR, max_detections=_POINTED_DETECTIONS)
+        for view, x, y in ((image, 0.0, 0.0), _close_up(image, at)):
+            found, _ = self._detect([self.prepare(view)], faint)
+            around = [one for one in (each.shifted(x, y) for each in found[0]) if _holds(one.box, at)]
+            if around:
+                return max(around, key=lambda one: one.score)
+        return None
+
     def lesion(self, box: PixelBox, score: float | None, found: Reading | None, shape: Polygon | None = None) -> Lesion:
         """A lesion in the house's words, out of a box, its reading, and its outline where there is one."""
         plain = Lesion(box=box, score=score, shape=shape, origin=Origin.PREDICTION)
@@ -137,12 +162,14 @@ class Pipeline:
             probabilities=tuple((reading.display_name(n, found.target, known), p) for n, p in found.probabilities),
         )
 
-    def _detect(self, prepared: Sequence[PreparedImage]) -> tuple[list[list[_Found]], list[float]]:
-        spec, graph = self.bundle.detector, self._detector
+    def _detect(
+        self, prepared: Sequence[PreparedImage], spec: DetectorSpec | None
+    ) -> tuple[list[list[Detection]], list[float]]:
+        graph = self._detector
         if spec is None or graph is None:
             whole = [PixelBox(0, 0, one.image.size.width, one.image.size.height) for one in prepared]
-            return [[_Found(box, 1.0)] for box in whole], [0.0] * len(prepared)
-        found: list[list[_Found]] = []
+            return [[Detection(box, 1.0)] for box in whole], [0.0] * len(prepared)
+        found: list[list[Detection]] = []
         doubts: list[float] = []
         for part in _parts(prepared, DETECTOR_BATCH):
             squares = [one.square for one in part if one.square is not None]
@@ -162,7 +189,7 @@ class Pipeline:
             yield replace(found, cam=cam)
 
     def _assembled(
-        self, image: DecodedImage, found: list[_Found], doubt: float, readings: Iterator[Reading | None]
+        self, image: DecodedImage, found: list[Detection], doubt: float, readings: Iterator[Reading | None]
     ) -> ImagePrediction:
         own = tuple(next(readings) for _ in found)
         pairs = zip(found, own, strict=True)
@@ -170,7 +197,7 @@ class Pipeline:
         unsure = max((its.uncertainty for its in own if its is not None), default=0.0)
         return ImagePrediction(image.size, lesions, max(doubt, unsure), self.bundle.version, own)
 
-    def _score(self, found: _Found, its: Reading | None) -> float:
+    def _score(self, found: Detection, its: Reading | None) -> float:
         if self.bundle.detector is None and its is not None:
             return max(share for _, share in its.probabilities)
         return found.score
@@ -183,18 +210,18 @@ def _candidates(row: Floats, spec: DetectorSpec) -> Candidates:
 
 def _kept(
     candidates: Candidates, spec: DetectorSpec, prepared: PreparedImage, prototypes: Floats | None
-) -> list[_Found]:
+) -> list[Detection]:
     image, place = prepared.image, prepared.place
     if place is None:
         return []
     boxes = place.to_picture(candidates.boxes)
-    found: list[_Found] = []
+    found: list[Detection] = []
     for number, (edges, score) in enumerate(zip(boxes.tolist(), candidates.scores.tolist(), strict=True)):
         if score >= spec.score_threshold and len(found) < spec.max_detections:
             box = image.to_original(PixelBox(*edges)).clipped(image.size)
             if box.width >= 1 and box.height >= 1:
                 shape = None if prototypes is None else _outline(candidates, number, prototypes, spec, prepared)
-                found.append(_Found(box, min(score, 1.0), shape))
+                found.append(Detection(box, min(score, 1.0), shape))
     return found
 
 
@@ -208,6 +235,22 @@ def _outline(
     size, (height, width) = prepared.image.size, prepared.image.pixels.shape[:2]
     original = (points * [size.width / width, size.height / height]).clip(0, [size.width, size.height])
     return Polygon(tuple((float(x), float(y)) for x, y in original))
+
+
+def _close_up(image: DecodedImage, at: Point) -> tuple[DecodedImage, float, float]:
+    """Half the picture's width and height around a point, as a picture, and where it begins in original pixels."""
+    height, width = image.pixels.shape[:2]
+    across, down = image.size.width / width, image.size.height / height
+    wide, high = max(width // 2, 1), max(height // 2, 1)
+    left = min(max(round(at[0] / across) - wide // 2, 0), width - wide)
+    top = min(max(round(at[1] / down) - high // 2, 0), height - high)
+    size = ImageSize(max(round(wide * across), 1), max(round(high * down), 1))
+    part = np.ascontiguousarray(image.pixels[top : top + high, left : left + wide])
+    return DecodedImage(part, size), left * across, top * down
+
+
+def _holds(box: PixelBox, at: Point) -> bool:
+    return box.x_min <= at[0] <= box.x_max and box.y_min <= at[1] <= box.y_max
 
 
 def _doubt(candidates: Candidates, threshold: float) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from converters.annotation import Lesion
-from converters.geometry import ImageSize, PixelBox
+from converters.geometry import ImageSize, PixelBox, Point
 from ml_backend import images
 from ml_backend.bundle import ModelBundle
 from ml_backend.errors import InferenceError, OutOfTimeError, ServingError
@@ -55,12 +55,16 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class ReadBoxes:
-    """What the classifier says of given boxes of one picture: lesions in original pixels, and their readings."""
+    """What the classifier says of given boxes of one picture: lesions in original pixels, and their readings.
+
+    `empty` are the points around which there was nothing to read.
+    """
 
     bundle: ModelBundle
     size: ImageSize
     lesions: tuple[Lesion, ...]
     readings: tuple[Reading | None, ...]
+    empty: tuple[Point, ...] = ()
 
 
 class PredictionService:
@@ -95,18 +99,23 @@ class PredictionService:
         missed = [Outcome(one.item, error=patience.error(one)) for one in pictures[len(outcomes) :]]
         return Analysis(pipeline.bundle, (*outcomes, *missed))
 
-    def read(self, picture: Picture, boxes: Sequence[PixelBox]) -> ReadBoxes:
-        """The classifier's reading of each box (original pixels) of one picture.
+    def read(self, picture: Picture, boxes: Sequence[PixelBox], points: Sequence[Point] = ()) -> ReadBoxes:
+        """The classifier's reading of each box of one picture, and of what the detector finds around each point.
 
-        Raises ServingError where the picture cannot be had or nothing has been promoted.
+        Boxes and points are in original pixels. Raises ServingError where the picture cannot be had or nothing has
+        been promoted.
         """
         pipeline = self.host.current()
         image = self._decoded(pipeline, picture)
-        inside = [(image, box.clipped(image.size)) for box in boxes]
+        drawn = [(box.clipped(image.size), None, None) for box in boxes]
         with self._turn:
-            readings = pipeline.read(inside)
-        lesions = [pipeline.lesion(box, None, its) for (_, box), its in zip(inside, readings, strict=True)]
-        return ReadBoxes(pipeline.bundle, image.size, tuple(lesions), tuple(readings))
+            pointed = [pipeline.find(image, at) for at in points]
+            found = [*drawn, *((one.box, one.score, one.shape) for one in pointed if one is not None)]
+            readings = pipeline.read([(image, box) for box, _, _ in found])
+        pairs = zip(found, readings, strict=True)
+        lesions = tuple(pipeline.lesion(box, score, its, shape) for (box, score, shape), its in pairs)
+        empty = tuple(at for at, one in zip(points, pointed, strict=True) if one is None)
+        return ReadBoxes(pipeline.bundle, image.size, lesions, tuple(readings), empty)
 
     def close(self) -> None:
         """Ends the reading threads."""

@@ -110,13 +110,33 @@ def test_an_outline_or_a_stroke_is_read_as_the_box_around_it(client: FlaskClient
     drawn: list[dict[str, Any]] = [
         {"type": "polygonlabels", **size, "value": {"points": points}},
         {"type": "ellipselabels", **size, "value": {"x": 25, "y": 40, "radiusX": 12, "radiusY": 15}},
-        {"type": "keypointlabels", **size, "value": {"x": 25, "y": 40, "width": 1}},
         {"type": "rectanglelabels", **size, "value": {"x": "nonsense"}},
         {"type": "choices", "value": {"choices": ["x"]}},
     ]
     (found,) = client.post("/predict", json=body(task(1, "a.png"), context={"result": drawn})).json["results"]
     boxes = [row["value"] for row in found["result"] if row["type"] == "rectanglelabels"]
     assert [(round(box["x"], 1), round(box["width"], 1)) for box in boxes] == [(12.5, 25.0), (13.0, 24.0)]
+
+
+def test_a_click_on_a_lesion_brings_its_box_and_diagnosis(client: FlaskClient, tmp_path: Path) -> None:
+    bundle(tmp_path)
+    size = {"original_width": 160, "original_height": 120}
+    clicks = [{"type": "keypointlabels", **size, "value": {"x": x, "y": 40, "width": 1}} for x in (25, 90)]
+    answer = client.post("/predict", json=body(task(1, "a.png"), context={"result": clicks})).json
+    region, text = answer["results"][0]["result"]
+    box = {key: round(region["value"][key]) for key in ("x", "y", "width", "height")}
+    assert box == pytest.approx({"x": 12, "y": 25, "width": 26, "height": 33}, abs=3)
+    assert region["value"]["rectanglelabels"][0] in {d.name for d in taxonomy.read().diagnoses}
+    assert region["score"] == pytest.approx(0.9) and "%" in text["value"]["text"][0]
+    (left,) = answer["left_out"]
+    assert left["item"] == "task 1" and "point (144, 48)" in left["reason"] and "Draw its box" in left["reason"]
+
+
+def test_a_click_without_a_detector_says_what_to_do(client: FlaskClient, tmp_path: Path) -> None:
+    bundle(tmp_path, detector=False)
+    click = {"type": "keypointlabels", "original_width": 160, "original_height": 120, "value": {"x": 25, "y": 40}}
+    answer = client.post("/predict", json=body(task(1, "a.png"), context={"result": [click]})).json
+    assert answer["results"][0]["result"] == [] and "Draw its box" in answer["left_out"][0]["reason"]
 
 
 def test_time_running_out_is_said_task_by_task(tmp_path: Path) -> None:

@@ -147,6 +147,23 @@ def test_a_large_png_is_reduced_like_a_large_jpeg() -> None:
     assert decode(encoded(pixels(2500, 1900)), "p").pixels.shape == (1900, 2500, 3)
 
 
+def test_a_point_finds_the_lesion_around_it_and_no_other(tmp_path: Path) -> None:
+    pipeline = Pipeline.open(bundle(tmp_path))
+    image = pipeline.decode(encoded(pixels(320, 240, ((30, 40, 120, 140), (190, 80, 280, 200)))), "p")
+    found = [pipeline.find(image, at) for at in ((70, 90), (250, 100), (150, 20))]
+    assert found[0] is not None and near(found[0].box, PixelBox(30, 40, 120, 140), 6)
+    assert found[1] is not None and near(found[1].box, PixelBox(190, 80, 280, 200), 6)
+    assert found[2] is None
+
+
+def test_what_is_too_small_for_the_whole_picture_is_seen_from_nearer(tmp_path: Path) -> None:
+    pipeline = Pipeline.open(bundle(tmp_path))
+    image = pipeline.decode(encoded(pixels(1280, 960, ((989, 769, 1011, 791),))), "p")
+    assert pipeline.predict([image])[0].lesions == ()
+    found = pipeline.find(image, (1000, 780))
+    assert found is not None and near(found.box, PixelBox(989, 769, 1011, 791), 12)
+
+
 def test_the_colours_of_the_builders_differ_enough_to_matter() -> None:
     assert sum(DARK) / 3 / 255 < 0.35 < sum(SKIN) / 3 / 255
 
