@@ -16,16 +16,18 @@ from dermloop.aws.cli import app as aws_app
 from dermloop.errors import DermloopError
 from dermloop.home import Home
 from dermloop.loop.cli import app as loop_app
+from dermloop.server_cli import app as server_app
 from dermloop.stack.environment import adopt
 from dermloop.stack_cli import app as stack_app
 from ml_backend.cli import app as serving_app
 from ml_backend.errors import ServingError
 from review_workflow.cli import app as review_app
 from review_workflow.errors import ReviewError
+from telemetry.errors import TelemetryError
 from training.cli import app as training_app
 from training.errors import TrainingError
 
-ERRORS = (ConversionError, DermloopError, ReviewError, ServingError, TrainingError)
+ERRORS = (ConversionError, DermloopError, ReviewError, ServingError, TelemetryError, TrainingError)
 """The root error of every package; each becomes one sentence and exit status 1."""
 
 _DEBUG = "DERMLOOP_DEBUG"
@@ -37,6 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(stack_app)
+app.add_typer(server_app)
 app.add_typer(review_app, name="review")
 app.add_typer(serving_app)
 app.add_typer(training_app)

@@ -20,6 +20,7 @@ from dermloop.home import Home
 from dermloop.scheduling import keep_considering
 from dermloop.stages import StageLine
 from ml_backend.jobs import RETRAIN, JobHandle, JobQueue
+from ml_backend.settings import read_settings as read_serving_settings
 from review_workflow.service import ReviewService, open_service
 from review_workflow.settings import read as read_review_settings
 
@@ -65,11 +66,15 @@ def run_job(handle: JobHandle, home: Path, command: Sequence[str]) -> str:
     return last
 
 
-def consume(home: Path) -> None:
-    """Works off the queue of a home until the process is told to stop."""
-    queue = JobQueue.open(os.environ.get("DERMLOOP_JOBS_URL") or home / "jobs.db")
-    command = [sys.executable, "-m", "dermloop.retraining", "--home", str(home)]
-    queue.register(RETRAIN, lambda handle: run_job(handle, home, command))
+def consume(home: Path, command: Sequence[str] | None = None) -> None:
+    """Works off the queue of a home until the process is told to stop; `command` is another program for a retraining.
+
+    Several workers may do so on one Redis queue and one home: each retraining is done by one of them.
+    """
+    settings = read_serving_settings(home=home)
+    queue = JobQueue.open(settings.jobs_address, lease=settings.jobs_lease)
+    program = command or [sys.executable, "-m", "dermloop.retraining", "--home", str(home)]
+    queue.register(RETRAIN, lambda handle: run_job(handle, home, program))
     stop = threading.Event()
     clock = threading.Thread(target=keep_considering, args=(_review, queue, stop), name="schedule", daemon=True)
     clock.start()

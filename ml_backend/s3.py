@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import orjson
@@ -80,6 +80,12 @@ class ObjectStore:
         with _told(f"s3://{bucket}/{key}"):
             body = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
             self.client.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
+
+    def put(self, bucket: str, key: str, content: IO[bytes], like: StoredObject | None = None) -> None:
+        """Stores an object with the metadata and headers of another one; raises StoreError where that fails."""
+        kept = {"Metadata": dict(like.metadata), **like.headers} if like else {}
+        with _told(f"s3://{bucket}/{key}"):
+            self.client.put_object(Bucket=bucket, Key=key, Body=content, **kept)
 
     def mark(self, found: StoredObject, additions: Mapping[str, str]) -> None:
         """Adds to an object's metadata, if it is still the same object; raises StoreError where it is not."""

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     image_root: Path | None = Field(None, description="what /data/local-files/?d= counts from; <home> by default")
     upload_root: Path | None = Field(None, description="Label Studio's media folder, where it is on this machine")
     jobs_url: str | None = Field(None, description="file or redis:// address of the queue; <home>/jobs.db by default")
+    jobs_lease: float = Field(30.0, gt=0, description="seconds until a silent worker's job goes to another one")
     host: str = "127.0.0.1"
     port: int = Field(9090, ge=0, le=65535)
     threads: int | None = Field(None, ge=1, description="processors for the models; all by default")

@@ -38,6 +38,14 @@ def account_of(url: str, login: Login) -> Login:
     return replace(login, user_id=user_id)
 
 
+def account_ids(url: str, admin: Login) -> dict[str, int]:
+    """The id of everybody whom Label Studio knows, by e-mail address in lower case; raises AccountError."""
+    answer = requests.get(f"{url}/api/users", headers=_headers(admin.token), timeout=_TIMEOUT)
+    if not answer.ok:
+        raise AccountError(admin.email, f"Label Studio answered {answer.status_code}", "200", "See its log.")
+    return {str(row["email"]).lower(): int(row["id"]) for row in answer.json()}
+
+
 def _whoami(url: str, token: str) -> int | None:
     answer = requests.get(f"{url}/api/current-user/whoami", headers=_headers(token), timeout=_TIMEOUT)
     return int(answer.json()["id"]) if answer.ok else None

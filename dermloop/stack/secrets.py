@@ -68,12 +68,13 @@ def save_secrets(path: Path, secrets: StackSecrets) -> None:
 
 def _make() -> StackSecrets:
     token = random_source.token_hex
-    admin = Login("admin@dermloop.example", _password(), Role.ADMIN, "dermloop", "Service", token(20))
-    people = tuple(Login(email, _password(), role, first, last) for email, first, last, role in _PEOPLE)
+    admin = Login("admin@dermloop.example", new_password(), Role.ADMIN, "dermloop", "Service", token(20))
+    people = tuple(Login(email, new_password(), role, first, last) for email, first, last, role in _PEOPLE)
     return StackSecrets(admin, people, webhook=token(24), backend_password=token(16), session_key=token(32))
 
 
-def _password() -> str:
+def new_password() -> str:
+    """A random password that can be read out aloud."""
     return "-".join("".join(random_source.choice(_LETTERS) for _ in range(4)) for _ in range(4))
 
 
