@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 import orjson
 from label_studio_sdk import LabelStudio
+from label_studio_sdk.actions import PrepareParamsRequestRequestSelectedItemsIncluded
 from label_studio_sdk.core.api_error import ApiError
 
 from converters.annotation import Annotation, Finding
@@ -19,9 +21,11 @@ from converters.label_studio.controls import TaskField
 from converters.taxonomy import Taxonomy
 from review_workflow.errors import LabelStudioError
 from review_workflow.label_studio import ModelSuggestion, SubmittedAnnotation, TaskSnapshot
-from review_workflow.presentation import Suggestion, TaskDraft
+from review_workflow.presentation import Resumed, Suggestion, TaskDraft
 
+log = logging.getLogger(__name__)
 _PAGE = 200
+_DESK_ACTION = "dermloop_put_on_desk"
 _LS_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _T = TypeVar("_T")
 
@@ -71,6 +75,26 @@ class Gateway:
         )
         found = [t.id for t in page or () if t.id is not None and (t.data or {}).get(TaskField.KEY) == key]
         return min(found, default=None)
+
+    def put_on_desk(self, project_id: int, task_id: int, resumed: Resumed, size: ImageSize) -> bool:
+        """Whether the reader finds a draft there, of their earlier boxes or what they made of them."""
+        chosen = PrepareParamsRequestRequestSelectedItemsIncluded(all_=False, included=[task_id])
+        body = {"reader": resumed.reader, "result": self._rows(resumed.annotation, size)}
+        try:
+            self.sdk.actions.create(
+                id=_DESK_ACTION,
+                project=project_id,
+                selected_items=chosen,
+                request_options={"additional_body_parameters": body},
+            )
+        except ApiError as error:
+            if "Can't find" not in str(error.body):
+                raise _refused("put on desk", error) from error
+            log.warning("no draft on task %d: `dermloop review install-actions`, then restart Label Studio", task_id)
+            return False
+        except httpx.HTTPError as error:
+            raise _away("put on desk", error) from error
+        return True
 
     def update_task(self, task_id: int, draft: TaskDraft) -> bool:
         """Whether the task was there to be rewritten."""
@@ -167,14 +191,16 @@ class Gateway:
         }
 
     def _prediction(self, suggestion: Suggestion, size: ImageSize) -> dict[str, Any]:
-        annotation = suggestion.annotation
+        return {"model_version": suggestion.model_version, "result": self._rows(suggestion.annotation, size)}
+
+    def _rows(self, annotation: Annotation, size: ImageSize) -> list[dict[str, Any]]:
         rows = results.encode(annotation.lesions, size, self._taxonomy, self._masks)
         if annotation.finding is not Finding.NOT_LOOKED_AT:
             rows.append(results.encode_choice(controls.FINDING, controls.FINDING_LABELS[annotation.finding.value]))
         quality = dict(annotation.answers).get(controls.QUALITY)
         if quality:
             rows.append(results.encode_choice(controls.QUALITY, quality))
-        return {"model_version": suggestion.model_version, "result": rows}
+        return rows
 
 
 def encode_result(annotation: Annotation, size: ImageSize, taxonomy: Taxonomy) -> bytes:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from converters.geometry import ImageSize
-from review_workflow.presentation import TaskDraft
+from review_workflow.presentation import Resumed, TaskDraft
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,9 @@ class LabelStudioTasks(Protocol):
 
     def find_task(self, project_id: int, key: str) -> int | None:
         """The id of the task with a key, the oldest where there are several, or None."""
+
+    def put_on_desk(self, project_id: int, task_id: int, resumed: Resumed, size: ImageSize) -> bool:
+        """Whether the reader finds a draft there, of their earlier boxes or what they made of them."""
 
     def update_task(self, task_id: int, draft: TaskDraft) -> bool:
         """Whether the task was there to be rewritten."""

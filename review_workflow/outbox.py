@@ -147,6 +147,13 @@ class Outbox:
             for delivery, task_id in zip(group, made, strict=True):
                 session.put_place(delivery.work.key, TaskPlace(task_id, delivery.draft.digest))
         self._preload(tier)
+        for delivery, task_id in zip(group, made, strict=True):
+            self._put_on_desk(delivery, task_id)
+
+    def _put_on_desk(self, delivery: _Delivery, task_id: int) -> None:
+        if delivery.draft.resumed is not None:
+            project_id = self._project(delivery.work.key.tier)
+            self._gateway.put_on_desk(project_id, task_id, delivery.draft.resumed, delivery.record.size)
 
     def _preload(self, tier: Tier) -> None:
         project_id = self._project(tier)
@@ -164,6 +171,8 @@ class Outbox:
         elif task_id is None:
             self._create([delivery])
         elif place.pushed == delivery.draft.digest or self._gateway.update_task(task_id, delivery.draft):
+            if place.pushed != delivery.draft.digest or delivery.item.attempts:
+                self._put_on_desk(delivery, task_id)
             self._remember(key, TaskPlace(task_id, delivery.draft.digest))
         elif delivery.work.status is WorkStatus.WAITING:
             self._create([delivery])

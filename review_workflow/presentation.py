@@ -32,11 +32,20 @@ class Suggestion:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """Earlier work that its reader goes on with: it lies on their desk as a draft, since it is nobody's suggestion."""
+
+    reader: str
+    annotation: Annotation
+
+
+@dataclass(frozen=True, slots=True)
 class TaskDraft:
     """A Label Studio task as it should be: its columns in order and its suggestions, the pre-loaded one first."""
 
     columns: tuple[tuple[str, str | float], ...]
     suggestions: tuple[Suggestion, ...] = ()
+    resumed: Resumed | None = None
 
     @property
     def digest(self) -> str:
@@ -58,7 +67,8 @@ def draft(review: Review, work: Work, record: ImageRecord, setting: Setting, pri
         TaskField.PRIORITY: priority,
         TaskField.SYNTHETIC: "synthetic" if record.synthetic else "",
     }
-    return TaskDraft(tuple((str(name), value) for name, value in columns.items()), suggestions(review, work, setting))
+    rows = tuple((str(name), value) for name, value in columns.items())
+    return TaskDraft(rows, suggestions(review, work, setting), resumed(review, work, setting))
 
 
 def image_address(record: ImageRecord) -> str:
@@ -89,6 +99,14 @@ def suggestions(review: Review, work: Work, setting: Setting) -> tuple[Suggestio
     return (Suggestion(PRELOADED[tier], begin), *named)
 
 
+def resumed(review: Review, work: Work, setting: Setting) -> Resumed | None:
+    """The boxes that a technician finds again as their draft when work comes back, None for any other work."""
+    if work.key.tier is not Tier.TECHNICIAN or work.assignee is None or work.status is not WorkStatus.WAITING:
+        return None
+    begin = shown(review, work.key, setting)
+    return Resumed(work.assignee, begin) if begin else None
+
+
 def summary(annotation: Annotation, taxonomy: Taxonomy) -> str:
     """A reading in a few words, such as `2 × Melanocytic nevus, Melanoma` or `lesion-free`."""
     if annotation.finding is not Finding.LESIONS:
@@ -106,7 +124,7 @@ def _signed(answer: Answer) -> str:
 def _story(review: Review, work: Work, setting: Setting) -> list[str]:
     if work.key.tier is Tier.TECHNICIAN:
         return (
-            ["Correct your earlier boxes; opened from the task list, they are drawn."]
+            ["Correct your earlier boxes: they are drawn as your draft."]
             if work.key.round > 1
             else ["Outline and name every lesion."]
         )

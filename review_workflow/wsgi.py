@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from review_workflow import settings
 from review_workflow.app import create_app
+from telemetry import logs, tracing
+from telemetry import settings as telemetry_settings
 
-logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-logging.getLogger("httpx").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
+_own = telemetry_settings.read()
+logs.configure("review", _own)
+tracing.start("review", _own)
 app = create_app(settings.read())

@@ -19,7 +19,7 @@ from review_workflow.decisions import Setting
 from review_workflow.label_studio import ModelSuggestion, SubmittedAnnotation, TaskSnapshot
 from review_workflow.people import Person, Role, Roster
 from review_workflow.policy import Policy, QualityAssurance, Readers
-from review_workflow.presentation import TaskDraft
+from review_workflow.presentation import Resumed, TaskDraft
 from review_workflow.project_setup import SetupOptions
 from review_workflow.review import Review, Submit, WorkKey
 from review_workflow.service import ReviewService
@@ -111,6 +111,7 @@ class MemoryLabelStudio:
         self.away: Exception | None = None
         self.crash_after_create: BaseException | None = None
         self.preloaded: dict[int, str] = {}
+        self.desks: dict[tuple[int, str], Annotation] = {}
         self._ids = itertools.count(1)
         self._ticks = itertools.count(1)
 
@@ -128,6 +129,11 @@ class MemoryLabelStudio:
             crash, self.crash_after_create = self.crash_after_create, None
             raise crash
         return tuple(made)
+
+    def put_on_desk(self, project_id: int, task_id: int, resumed: Resumed, size: ImageSize) -> bool:
+        self._answer()
+        self.desks.setdefault((task_id, resumed.reader), resumed.annotation)
+        return True
 
     def preload(self, project_id: int, version: str) -> None:
         self._answer()

@@ -1,14 +1,16 @@
-"""Bulk verdicts in the Data Manager: Accept, Send back…, Escalate…, Exclude….
+"""Bulk verdicts in the Data Manager: Accept, Send back…, Escalate…, Exclude…; and earlier work put on a desk.
 
 This module runs inside Label Studio. Each verdict becomes an ordinary annotation by the signed-in user, made of the
 boxes the task was shown with; the review service treats it like any other and enforces roles and assignment there.
+Work that is sent back becomes a draft of the reader who drew it, which every view of Label Studio opens with.
 """
 
 from collections import Counter
 
 from core.permissions import AllPermissions
 from django.utils.timezone import now
-from tasks.models import Annotation, Task
+from rest_framework.exceptions import PermissionDenied
+from tasks.models import Annotation, AnnotationDraft, Task
 from webhooks.models import WebhookAction
 from webhooks.utils import emit_webhooks_for_instance
 
@@ -39,6 +41,21 @@ def dermloop_escalate(project, queryset, **kwargs):
 def dermloop_exclude(project, queryset, **kwargs):
     """Exclude the images of the selected tasks with a reason."""
     return _decide("exclude", project, queryset, kwargs["request"])
+
+
+def dermloop_put_on_desk(project, queryset, **kwargs):
+    """Make somebody's earlier boxes their draft on the selected tasks; for the review service, shown in no menu."""
+    request = kwargs["request"]
+    if request.user != project.organization.created_by:
+        raise PermissionDenied("Only the account of the review service may write drafts of others.")
+    reader = project.organization.users.filter(email__iexact=request.data["reader"]).first()
+    made = 0
+    for task in queryset if reader else ():
+        begun = task.annotations.exists() or task.drafts.filter(user=reader).exists()
+        if not begun:
+            AnnotationDraft.objects.create(task=task, user=reader, result=request.data["result"])
+            made += 1
+    return {"response_code": 200, "made": made}
 
 
 def _decide(what, project, queryset, request):
@@ -107,7 +124,7 @@ def _reason_form(user, project):
     return [{"columnCount": 1, "fields": [{"type": "input", "name": "reason", "label": "Why? One sentence."}]}]
 
 
-def _action(entry_point, title, order, text, form=None):
+def _action(entry_point, title, order, text, form=None, hidden=False):
     dialog = {"title": title, "text": text, "type": "confirm"}
     if form is not None:
         dialog["form"] = form
@@ -117,6 +134,7 @@ def _action(entry_point, title, order, text, form=None):
         "title": title,
         "order": order,
         "dialog": dialog,
+        "hidden": hidden,
     }
 
 
@@ -125,4 +143,5 @@ actions = [
     _action(dermloop_send_back, "Send back…", -39, "The technician gets the selected tasks back.", _reason_form),
     _action(dermloop_escalate, "Escalate…", -38, "QA decides on the selected tasks.", _reason_form),
     _action(dermloop_exclude, "Exclude…", -37, "The images are not used for training.", _reason_form),
+    _action(dermloop_put_on_desk, "Put earlier work on a desk", -36, "", hidden=True),
 ]

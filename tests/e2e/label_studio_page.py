@@ -48,12 +48,28 @@ class LabelStudioPage:
         self.page.goto(f"{self._url}/projects/{project}/data")
         self.page.wait_for_load_state("networkidle")
 
+    def label_all(self, project: int) -> None:
+        """Starts the label stream, which offers one task after the other, and puts the instructions away."""
+        self.open_queue(project)
+        self.page.get_by_role("button", name=re.compile("^Label .*Task")).first.click()
+        instructions = self.page.get_by_text("Labeling Instructions")
+        instructions.wait_for()
+        self.page.keyboard.press("Escape")
+        instructions.wait_for(state="hidden")
+        expect(self._submit).to_be_visible(timeout=_PATIENCE_MS)
+        self.image.wait_for()
+        self.page.wait_for_timeout(1500)
+
     def open_task(self, project: int, task: int) -> None:
         """Shows one task with its image loaded."""
         self.page.goto(f"{self._url}/projects/{project}/data?task={task}")
-        expect(self.page.get_by_role("button", name="Submit")).to_be_visible(timeout=_PATIENCE_MS)
+        expect(self._submit).to_be_visible(timeout=_PATIENCE_MS)
         self.image.wait_for()
         self.page.wait_for_timeout(1500)
+
+    @property
+    def _submit(self) -> Locator:
+        return self.page.get_by_test_id("bottombar-submit-button")
 
     @property
     def image(self) -> Locator:
@@ -79,7 +95,7 @@ class LabelStudioPage:
     def submit(self) -> None:
         """Presses Submit and waits until Label Studio has stored the answer."""
         with self.page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as answer:
-            self.page.get_by_role("button", name="Submit").click()
+            self._submit.click()
         assert answer.value.status == 201, answer.value.text()
 
     def screenshot(self, name: str) -> Path:

@@ -18,14 +18,16 @@ import orjson
 import pytest
 import requests
 from builders_review import TAXONOMY, a_lesion, a_result
+from label_studio_page import LabelStudioPage, chromium
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 from PIL import Image
 
 from converters.annotation import ImageRecord
 from converters.geometry import ImageSize
-from converters.label_studio.config import labelling_config
+from converters.label_studio.config import SEVERITY_COLOURS, labelling_config
 from converters.label_studio.controls import TaskField, Tier
+from converters.taxonomy import Severity
 from dermloop.stack import LABEL_STUDIO, REVIEW, Login, Stack, free_ports
 from dermloop.stack.install import environment_folder
 from review_workflow.label_studio_actions import install_actions
@@ -243,6 +245,59 @@ def bulk(
         timeout=30,
     )
     return dict(answer.json())
+
+
+def test_the_label_stream_goes_on_from_the_technicians_own_boxes(stack: Stack, service: ReviewService) -> None:
+    (record,) = images(stack.home.images, 101, 1)
+    service.register([record])
+    technician, project = login_of(stack, Role.TECHNICIAN), service.project(Tier.TECHNICIAN)
+    say(stack, service, technician, Tier.TECHNICIAN, record, a_result([a_lesion("mel")]))
+    reader = next(login for login in stack.people if login.email == service.review(record.image_id).works[-1].assignee)
+    say(stack, service, reader, Tier.DERMATOLOGIST, record, a_result([], "Send back", "Look again."))
+    with signed_in(stack, technician) as client:
+        for task in client.tasks.list(project=project, fields="all"):
+            if not task.annotations and task.data[TaskField.IMAGE_ID] != record.image_id:
+                client.annotations.create(task.id, result=orjson.loads(a_result()), lead_time=1.0)
+    with chromium() as browser:
+        page = LabelStudioPage(browser, stack.label_studio_url, technician.email, technician.password)
+        page.label_all(project)
+        page.screenshot("technician-returned-work")
+        assert "Look again." in page.text()
+        assert page.pixels_of_colour(SEVERITY_COLOURS[Severity.HIGH]) > 200, "the technician's own box is drawn"
+        page.submit()
+    service.settle()
+    first, again = (a for a in service.review(record.image_id).answers if a.key.tier is Tier.TECHNICIAN)
+    assert (again.changed, again.annotation.model_version) == (False, None)
+    assert again.annotation.lesions[0].box.iou(first.annotation.lesions[0].box) > 0.99
+
+
+def say(stack: Stack, service: ReviewService, who: Login, tier: Tier, record: ImageRecord, result: bytes) -> None:
+    """One person's answer on their open task of an image, taken in."""
+    service.settle()
+    with signed_in(stack, who) as client:
+        tasks = open_tasks(client, service.project(tier), record)
+        task = next(task for task in tasks if task.data[TaskField.ASSIGNEE] in ("", who.email))
+        client.annotations.create(task.id, result=orjson.loads(result), lead_time=1.0)
+    service.settle()
+
+
+def test_nobody_but_the_service_writes_drafts_of_others(stack: Stack, service: ReviewService) -> None:
+    technician, dermatologist = login_of(stack, Role.TECHNICIAN), login_of(stack, Role.DERMATOLOGIST)
+    answer = requests.post(
+        f"{stack.label_studio_url}/api/dm/actions",
+        params={"project": service.project(Tier.TECHNICIAN), "id": "dermloop_put_on_desk"},
+        headers={"Authorization": f"Token {dermatologist.token}"},
+        json={"selectedItems": {"all": True, "excluded": []}, "reader": technician.email, "result": []},
+        timeout=30,
+    )
+    assert answer.status_code == 403
+    shown = requests.get(
+        f"{stack.label_studio_url}/api/dm/actions",
+        params={"project": service.project(Tier.TECHNICIAN)},
+        headers={"Authorization": f"Token {stack.admin.token}"},
+        timeout=30,
+    )
+    assert "dermloop_accept" in shown.text and "dermloop_put_on_desk" not in shown.text
 
 
 def test_set_up_repairs_a_project_that_somebody_changed(stack: Stack, service: ReviewService) -> None:

@@ -136,8 +136,19 @@ def test_the_technician_sees_why_work_came_back_and_their_own_boxes(house: House
     assert task.data[TaskField.REASON] == "anna@example.org (dermatologist): Tighter, please."
     assert str(task.data[TaskField.NOTE]).startswith("Sent back by anna@example.org (dermatologist): Tighter, please.")
     assert [s.model_version for s in task.draft.suggestions] == ["technician: tech@example.org round 1"]
+    (lesion,) = house.studio.desks[task.task_id, TECHNICIAN.email].lesions
+    assert lesion.diagnosis == "nv"
     house.label("bkl")
     assert house.state() == "labelled"
+
+
+def test_returned_work_that_somebody_else_gets_lies_on_their_desk(house: House) -> None:
+    house.label()
+    house.answer(Tier.DERMATOLOGIST, ANNA.user_id, a_result([], "Send back", "Tighter, please."))
+    (task,) = house.studio.open_tasks(Tier.TECHNICIAN)
+    house.service.hand_over(TECHNICIAN.email)
+    house.service.settle()
+    assert set(house.studio.desks) == {(task.task_id, TECHNICIAN.email), (task.task_id, SECOND_TECHNICIAN.email)}
 
 
 def test_a_stranger_and_a_person_of_another_role_change_nothing_and_are_told(house: House) -> None:
