@@ -21,6 +21,7 @@ from training.cases import Part
 from training.classifier import TrainedClassifier
 from training.config import TrainingConfig
 from training.detector import TrainedDetector
+from training.export import opset
 from training.gate import GateDecision
 from training.metrics import Flags
 from training.registry import Promotion
@@ -140,11 +141,15 @@ def train(
     only: Only | None = None,
     progress: Progress = silent,
     resumed: Run | None = None,
+    cache: Path | None = None,
 ) -> TrainedParts:
-    """The newly trained parts, each with thresholds set on the validation split; nothing is registered yet."""
+    """The newly trained parts, each with thresholds set on the validation split; nothing is registered yet.
+
+    `cache` holds what can be made again from the version; `<runs>/cache` by default.
+    """
     champion = registry.champion(models)
     run = resumed or _start(runs, only or "both", version.digest, config, progress)
-    cache = runs / "cache"
+    cache = cache or runs / "cache"
     try:
         new_detector = new_classifier = None
         if only != "classifier":
@@ -171,14 +176,14 @@ def pair(
     if parts.detector is not None:
         detects = (parts.detector[0].graph, parts.detector[1])
         lineage |= {"detector_run": parts.run_id, "detector_start": parts.detector[0].start}
-        lineage["detector_dataset"] = version.digest
+        lineage |= {"detector_dataset": version.digest, "detector_opset": str(opset(detects[0]))}
     elif champion is not None and champion.detector is not None:
         detects = (champion.detector_path, champion.detector)
         lineage |= _inherited(champion, "detector_")
     if parts.classifier is not None:
         reads = (parts.classifier[0].graph, parts.classifier[1])
         lineage |= {"classifier_run": parts.run_id, "classifier_start": parts.classifier[0].start}
-        lineage["classifier_dataset"] = version.digest
+        lineage |= {"classifier_dataset": version.digest, "classifier_opset": str(opset(reads[0]))}
     elif champion is not None and champion.classifier is not None:
         reads = (champion.classifier_path, champion.classifier)
         lineage |= _inherited(champion, "classifier_")

@@ -135,6 +135,13 @@ def resume(
     return Run(folder, status, watcher, now, _tracker(folder, config)), config
 
 
+def note_interruption(folder: Path) -> None:
+    """Notes that the process of a run has ended, for one who knows that: in another container numbers mean nothing."""
+    status = read_status(folder)
+    if status.state is RunState.RUNNING:
+        _write_status(folder, replace(status, state=RunState.FAILED, text="interrupted"))
+
+
 def read_status(folder: Path) -> RunStatus:
     """The status of a run folder; raises RunError where there is none."""
     try:

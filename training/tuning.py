@@ -88,7 +88,7 @@ def tune(
     def judge(trial: Any) -> float:
         tried = _applied(config, stage, {key: _suggest(trial, key, one) for key, one in chosen.items()})
         run = runs.start(folder, f"tune-{stage}", version.digest, tried)
-        score = _score(version, stage, run, folder / "cache", tried)
+        score = trial_score(version, stage, run, folder / "cache", tried)
         run.finish(f"validation score {score:.4f}")
         progress("tune", len(study.get_trials(deepcopy=False)), trials, f"score {score:.4f}")
         return score
@@ -98,7 +98,7 @@ def tune(
     return Tuned(best, float(study.best_value), len(study.trials), name)
 
 
-def _score(version: DatasetVersion, stage: str, run: Run, cache: Path, config: TrainingConfig) -> float:
+def trial_score(version: DatasetVersion, stage: str, run: Run, cache: Path, config: TrainingConfig) -> float:
     """Validation mAP50-95 of a detector; of a classifier the metric that picks its best epoch."""
     if stage == "classifier":
         return classifier.fit(version, run, cache, config.classifier).best
