@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import mmap
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from converters import naming, splits
-from converters.annotation import Finding, ImageRecord
+from converters.annotation import Annotation, Finding, ImageRecord
 from converters.compare import compare
 from converters.dataset import Dataset, DatasetItem, Split
 from converters.duplicates import near_duplicates
@@ -25,7 +26,7 @@ from converters.report import ConversionReport, Entry, Kind, refused
 from converters.splits import SplitPolicy
 from converters.written import Written
 
-_POINTED = (b"keypoint", b"kpt_shape")
+_POINTED = re.compile(rb"keypoint|kpt_shape")
 _OTHER = "Choose another format."
 _TABLES = frozenset({".json", ".jsonl", ".yaml", ".yml", ".manifest"})
 Progress = Callable[[str, int], None]
@@ -199,9 +200,14 @@ def _no_place(item: DatasetItem, carries: Carries) -> str | None:
         return "lesion-free images have no place in this format"
     if finding is Finding.NOT_LOOKED_AT or (finding is Finding.UNGRADABLE and "finding" not in carries.fields):
         return "only a confirmed lesion-free image becomes a background"
-    if not carries.whole_image and any(WHOLE_IMAGE in lesion.attributes for lesion in item.truth.lesions):
+    if not carries.whole_image and _is_for_the_whole_image(item.truth):
         return "its diagnosis is for the whole picture, and this format would make a box of it"
     return None
+
+
+def _is_for_the_whole_image(truth: Annotation) -> bool:
+    told = [lesion.attributes for lesion in truth.lesions if lesion.attributes]
+    return bool(told) and any(WHOLE_IMAGE in attributes for attributes in told)
 
 
 def _objection(item: DatasetItem, request: Request, tally: _Tally) -> Entry | None:
@@ -221,13 +227,15 @@ def _name(item: DatasetItem) -> str:
 
 
 def _noted(found: Iterable[Placed], tally: _Tally, written: Written | None) -> Iterator[Placed]:
+    classes = tally.classes
     for placed in found:
         item = placed.item
         tally.images += 1
         tally.backgrounds += item.truth.finding is Finding.LESION_FREE
-        tally.splits[placed.split] += item.split is not None
+        if item.split is not None:
+            tally.splits[item.split.value] += 1
         for lesion in item.truth.lesions:
-            tally.classes[lesion.diagnosis or f"open ({lesion.severity})"] += 1
+            classes[lesion.diagnosis or f"open ({lesion.severity})"] += 1
         if placed.image is None:
             tally.without_bytes += 1
         if written is not None:
@@ -265,7 +273,8 @@ def _given_back(
 
 
 def _settings(request: Request) -> WriteSettings:
-    if request.write.keypoints or not _may_have_points(request.source) or request.reader.read is None:
+    written = not request.write.keypoints and request.writer.carries.keypoints
+    if not written or request.reader.read is None or not _may_have_points(request.source):
         return request.write
     names: dict[str, None] = {}
     for item in request.reader.read(request.source, request.read):
@@ -284,7 +293,7 @@ def _holds(path: Path) -> bool:
     if path.stat().st_size == 0:
         return False
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(word) >= 0 for word in _POINTED)
+        return _POINTED.search(content) is not None
 
 
 def _fingerprint(request: Request) -> str:

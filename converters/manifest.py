@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from datetime import datetime
+from itertools import compress
+from operator import attrgetter, is_not
 from typing import Any
 
 import orjson
@@ -65,8 +67,8 @@ def encode_answer(annotation: Annotation) -> dict[str, Any]:
     """Plain form of an annotation without its lesions."""
     row = _without_defaults(annotation)
     row.pop("lesions", None)
-    row["finding"] = annotation.finding.value
-    row["level"] = annotation.level.name.lower()
+    row["finding"] = str(annotation.finding)
+    row["level"] = _LEVELS[annotation.level]
     if annotation.created_at is not None:
         row["created_at"] = annotation.created_at.isoformat()
     if annotation.redactions:
@@ -124,17 +126,20 @@ def decode_lesion(row: Mapping[str, Any]) -> Lesion:
 
 
 def _without_defaults(value: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, default in _DEFAULTS[type(value)]:
-        current = getattr(value, name)
-        if current is not default and current != default:
-            row[name] = current
-    return row
+    names, defaults, values = _DEFAULTS[type(value)]
+    found = values(value)
+    differing = compress(zip(names, found, defaults, strict=True), map(is_not, found, defaults))
+    return {name: current for name, current, default in differing if default is MISSING or current != default}
 
 
-_DEFAULTS: dict[type, tuple[tuple[str, Any], ...]] = {
-    kind: tuple((field.name, field.default) for field in fields(kind)) for kind in (ImageRecord, Annotation, Lesion)
-}
+def _defaults(kind: type[ImageRecord | Annotation | Lesion]) -> tuple[tuple[str, ...], tuple[Any, ...], Any]:
+    known = fields(kind)
+    names = tuple(field.name for field in known)
+    return names, tuple(field.default for field in known), attrgetter(*names)
+
+
+_LEVELS = tuple(level.name.lower() for level in TruthLevel)
+_DEFAULTS = {kind: _defaults(kind) for kind in (ImageRecord, Annotation, Lesion)}
 
 
 def _encode_shape(shape: Shape) -> dict[str, Any]:

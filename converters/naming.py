@@ -15,7 +15,12 @@ from converters.dataset import DatasetItem
 from converters.formats.contract import Placed
 from converters.formats.located import has_bytes
 from converters.images import IMAGE_SUFFIXES
+from converters.unchecked import made_from_checked
 
+_PLAIN = re.compile(
+    r"(?!con|prn|aux|nul|com\d|lpt\d)[a-z0-9_-][a-z0-9_.-]{,90}\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII
+)
+_made = made_from_checked(Placed)
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\s]+')
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _LONGEST = 180
@@ -35,15 +40,17 @@ def placed(items: Iterable[DatasetItem], names: Names) -> Iterator[Placed]:
         image = _image(item.record)
         name = _content_name(item) if names is Names.CONTENT else _safe(item.record.original_name or item.record.uri)
         stem, dot, suffix = name.rpartition(".")
-        if _key(stem) in taken:
+        key = _key(stem)
+        if key in taken:
             stem = f"{stem}-{_digest(item)[:12]}"
-        taken.add(_key(stem))
+            name, key = f"{stem}{dot}{suffix}", _key(stem)
+        taken.add(key)
         if names is Names.CONTENT:
             item = _anonymous(item)
         redactions = item.truth.redactions if image is not None else ()
         if redactions:
             item = replace(item, truth=replace(item.truth, redactions=()))
-        yield Placed(item, f"{stem}{dot}{suffix}", image, redactions)
+        yield _made(item, name, image, redactions)
 
 
 def _image(record: ImageRecord) -> Path | None:
@@ -54,6 +61,8 @@ def _image(record: ImageRecord) -> Path | None:
 
 
 def _safe(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
     name = text.replace("\\", "/").rpartition("/")[2]
     name = name if name.isascii() else unicodedata.normalize("NFC", name)
     name = _UNSAFE.sub("_", name).lstrip(".") or "image"

@@ -7,7 +7,7 @@ category of its own from 1001 on. What COCO has no word for stands under a `derm
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -17,7 +17,7 @@ import orjson
 from converters import manifest
 from converters.annotation import Lesion, Origin
 from converters.formats.coco_masks import encode_segmentation
-from converters.formats.coco_read import CROWD, EXTRA, box_ring, read, sniff
+from converters.formats.coco_read import CROWD, EXTRA, read, sniff
 from converters.formats.contract import (
     ALL_FIELDS,
     Carries,
@@ -31,12 +31,11 @@ from converters.formats.contract import (
 from converters.geometry import ImageSize, PixelBox, Polygon, RleMask, RotatedBox
 from converters.label_studio import controls
 from converters.raster import shape_to_mask
-from converters.taxonomy import Taxonomy
 
 _OPEN_START = 1001
 _OPEN = {severity: _OPEN_START + index for index, severity in enumerate(controls.OPEN_LABELS)}
 _CHUNK = 1 << 20
-_BATCH = 1000
+_BATCH = 200
 
 
 @dataclass(slots=True)
@@ -48,10 +47,11 @@ class _Rows:
     _waiting: list[Mapping[str, Any]] = field(default_factory=list)
     _begun: bool = False
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row."""
-        self._waiting.append(row)
-        if len(self._waiting) == _BATCH:
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows."""
+        self.count += len(rows)
+        self._waiting += rows
+        if len(self._waiting) >= _BATCH:
             self.flush()
 
     def flush(self) -> None:
@@ -70,32 +70,41 @@ class _Spool:
     annotations: _Rows
 
 
+@dataclass(frozen=True, slots=True)
+class _Categories:
+    """Category numbers by diagnosis, and the names of the points that every category has."""
+
+    named: Mapping[str, int]
+    keypoints: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: WriteSettings) -> _Categories:
+        """The numbers under the settings' taxonomy."""
+        known = {diagnosis.code: diagnosis.id + 1 for diagnosis in settings.taxonomy.diagnoses}
+        return cls(known, settings.keypoints)
+
+
 def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
     """One instances file for each split, and the images under `images/<split>/`."""
     spools: dict[str, _Spool] = {}
+    categories = _Categories.of(settings)
     with ExitStack() as stack:
         for placed in items:
-            if placed.split not in spools:
-                streams = (stack.enter_context(_temporary()) for _ in range(2))
-                spools[placed.split] = _Spool(*map(_Rows, streams))
-            _add(spools[placed.split], placed, settings)
+            if (spool := spools.get(split := placed.split)) is None:
+                streams = (stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in range(2))
+                spool = spools[split] = _Spool(*map(_Rows, streams))
+            _add(spool, placed, categories)
             if placed.image is not None:
-                yield Picture(f"images/{placed.split}/{placed.name}", placed)
+                yield Picture(f"images/{split}/{placed.name}", placed)
         for split, spool in sorted(spools.items()):
             yield from _file(f"annotations/instances_{split}.json", spool, settings)
 
 
-def _temporary() -> tempfile.SpooledTemporaryFile[bytes]:
-    return tempfile.SpooledTemporaryFile(8 * _CHUNK)
-
-
-def _add(spool: _Spool, placed: Placed, settings: WriteSettings) -> None:
-    spool.images.count += 1
-    spool.images.add(_image_row(placed, spool.images.count))
-    for lesion in placed.item.truth.lesions:
-        spool.annotations.count += 1
-        numbers = (spool.annotations.count, spool.images.count)
-        spool.annotations.add(_annotation_row(lesion, placed.item.record.size, numbers, settings))
+def _add(spool: _Spool, placed: Placed, categories: _Categories) -> None:
+    image, first, size = spool.images.count + 1, spool.annotations.count + 1, placed.item.record.size
+    spool.images.add([_image_row(placed, image)])
+    lesions = enumerate(placed.item.truth.lesions, first)
+    spool.annotations.add([_annotation_row(lesion, size, (number, image), categories) for number, lesion in lesions])
 
 
 def _file(path: str, spool: _Spool, settings: WriteSettings) -> Iterator[Piece]:
@@ -125,54 +134,55 @@ def _categories(settings: WriteSettings) -> list[dict[str, Any]]:
 
 
 def _image_row(placed: Placed, number: int) -> dict[str, Any]:
-    record = placed.item.record
-    row: dict[str, Any] = {
-        "id": number,
-        "file_name": placed.name,
-        "width": record.size.width,
-        "height": record.size.height,
-    }
+    record, size = placed.item.record, placed.item.record.size
+    row: dict[str, Any] = {"id": number, "file_name": placed.name, "width": size.width, "height": size.height}
+    extra = {}
     facts = manifest.encode_record(record)
     for known in ("uri", "size", "image_id"):
-        facts.pop(known, None)
+        del facts[known]
     if facts.get("original_name") == placed.name:
         del facts["original_name"]
+    if facts:
+        extra["record"] = facts
     said = manifest.encode_answer(placed.item.truth)
     del said["image_id"]
-    extra = {name: found for name, found in (("record", facts), ("truth", said)) if found and found != _PLAIN}
-    return {**row, EXTRA: extra} if extra else row
+    if said != _PLAIN:
+        extra["truth"] = said
+    if extra:
+        row[EXTRA] = extra
+    return row
 
 
 _PLAIN = {"finding": "lesions", "level": "technician"}
 
 
 def _annotation_row(
-    lesion: Lesion, size: ImageSize, numbers: tuple[int, int], settings: WriteSettings
+    lesion: Lesion, size: ImageSize, numbers: tuple[int, int], categories: _Categories
 ) -> dict[str, Any]:
-    shape = lesion.shape
-    box = lesion.box.clipped(size)
-    x, y, width, height = box.x_min, box.y_min, box.width, box.height
+    shape, box = lesion.shape, lesion.box.clipped(size)
+    x0, y0, x1, y1 = box.x_min, box.y_min, box.x_max, box.y_max
+    width, height = x1 - x0, y1 - y0
     row: dict[str, Any] = {
         "id": numbers[0],
         "image_id": numbers[1],
-        "category_id": _category(lesion, settings.taxonomy),
-        "bbox": [x, y, width, height],
+        "category_id": _OPEN[lesion.severity] if lesion.diagnosis is None else categories.named[lesion.diagnosis],
+        "bbox": [x0, y0, width, height],
         "area": width * height if shape is None else _area(shape, box, size),
-        "iscrowd": int(CROWD in lesion.attributes),
-        "segmentation": box_ring(box) if shape is None else encode_segmentation(shape, size),
+        "iscrowd": 1 if lesion.attributes and CROWD in lesion.attributes else 0,
+        "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]] if shape is None else encode_segmentation(shape, size),
     }
     if lesion.score is not None:
         row["score"] = lesion.score
-    if settings.keypoints and lesion.keypoints:
-        row["keypoints"], row["num_keypoints"] = _keypoints(lesion, settings.keypoints), len(lesion.keypoints)
-    if (extra := _extra(lesion)) is not None:
+    if lesion.keypoints and categories.keypoints:
+        row["keypoints"], row["num_keypoints"] = _keypoints(lesion, categories.keypoints), len(lesion.keypoints)
+    if extra := _extra(lesion):
         row[EXTRA] = extra
     return row
 
 
-def _extra(lesion: Lesion) -> dict[str, Any] | None:
-    """What COCO has no word for; None for an outline without any."""
-    extra: dict[str, Any] = {} if lesion.shape is not None else {"box": True}
+def _extra(lesion: Lesion) -> dict[str, Any]:
+    """What COCO has no word for; nothing for an outline without any."""
+    extra: dict[str, Any] = {"box": True} if lesion.shape is None else {}
     if lesion.region_id is not None:
         extra["region_id"] = lesion.region_id
     if lesion.origin is not Origin.MANUAL:
@@ -183,7 +193,7 @@ def _extra(lesion: Lesion) -> dict[str, Any] | None:
         extra["attributes"] = lesion.attributes
     if isinstance(lesion.shape, RotatedBox):
         extra["turned"] = lesion.shape.angle
-    return extra or None
+    return extra
 
 
 def _area(shape: object, box: PixelBox, size: ImageSize) -> float:
@@ -192,10 +202,6 @@ def _area(shape: object, box: PixelBox, size: ImageSize) -> float:
     if isinstance(shape, Polygon):
         return int(shape_to_mask(shape, size).sum()) if shape.holes else shape.area()
     return box.area
-
-
-def _category(lesion: Lesion, taxonomy: Taxonomy) -> int:
-    return _OPEN[lesion.severity] if lesion.diagnosis is None else taxonomy.resolve(lesion.diagnosis).id + 1
 
 
 def _keypoints(lesion: Lesion, names: Iterable[str]) -> list[float]:

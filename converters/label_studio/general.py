@@ -15,6 +15,7 @@ from converters.annotation import Finding, Lesion, Origin, Relation, Shape
 from converters.errors import AnnotationError
 from converters.geometry import ImageSize, KeyPoint, PixelBox
 from converters.label_studio import controls
+from converters.label_studio.plain import plain_boxes
 from converters.label_studio.regions import SHAPES, decode_shape, encode_shape, envelope_of
 from converters.label_studio.results import box_label, encode_choice, encode_text
 from converters.taxonomy import Taxonomy
@@ -68,46 +69,15 @@ def decode(result: Sequence[Row], size: ImageSize | None, taxonomy: Taxonomy, it
     """
     if not isinstance(result, list) or not all(isinstance(row, dict) for row in result):
         raise AnnotationError(item, str(result)[:80], "a list of result rows", "Export the project again.")
+    if size is None and (plain := plain_boxes(result, taxonomy)) is not None:
+        lesions, size = plain
+        return Reading(lesions, Finding.LESIONS, size=size)
     size = size or stated_size(result, item)
-    if size is not None and (plain := _plain_boxes(result, size, taxonomy)):
-        return Reading(plain, Finding.LESIONS, size=size)
     shapes, others, relations = _sorted_rows(result, item)
     lesions, redactions = _regions(shapes, others, size, taxonomy, item)
     answers = dict(_answer(row, item) for rows in others.values() for row in rows)
     finding = _finding(answers, bool(lesions), empty, item)
     return Reading(lesions, finding, tuple(sorted(answers.items())), relations, redactions, size)
-
-
-def _plain_boxes(result: Sequence[Row], size: ImageSize, taxonomy: Taxonomy) -> tuple[Lesion, ...] | None:
-    """The lesions of a result of nothing but upright labelled boxes well inside the image; None for any other result.
-
-    Most results are such: reading them here, without looking for what they do not hold, takes a third of the time.
-    """
-    if len({row.get("id") for row in result}) != len(result):
-        return None
-    lesions = [_plain_box(row, size, taxonomy) for row in result]
-    return None if None in lesions else tuple(lesions)  # type: ignore[arg-type]
-
-
-def _plain_box(row: Row, size: ImageSize, taxonomy: Taxonomy) -> Lesion | None:
-    if row.get("type") != "rectanglelabels":
-        return None
-    try:
-        value, region_id = row["value"], row["id"]
-        labels, turn, origin = value["rectanglelabels"], value.get("rotation"), _ORIGINS[row.get("origin")]
-        wide, high = size.width, size.height
-        x0, y0 = value["x"] * wide / 100, value["y"] * high / 100
-        x1, y1 = x0 + value["width"] * wide / 100, y0 + value["height"] * high / 100
-        inside = 0 <= x0 <= x1 <= wide and 0 <= y0 <= y1 <= high
-        if turn or not inside or len(labels) != 1 or "score" in row or type(region_id) is not str:
-            return None
-        code, severity = taxonomy.words[labels[0]]
-    except (KeyError, TypeError, AttributeError):
-        return None
-    return Lesion(PixelBox(x0, y0, x1, y1), code, severity, region_id=region_id, origin=origin)
-
-
-_ORIGINS: Mapping[object, Origin] = {None: Origin.MANUAL, **{origin.value: origin for origin in Origin}}
 
 
 def _sorted_rows(result: Sequence[Row], item: str) -> tuple[list[Row], dict[Any, list[Row]], tuple[Relation, ...]]:
