@@ -26,6 +26,7 @@ from review_workflow.errors import ReviewError
 from telemetry.errors import TelemetryError
 from training.cli import app as training_app
 from training.errors import TrainingError
+from training.export_cli import app as export_app
 
 ERRORS = (ConversionError, DermloopError, ReviewError, ServingError, TelemetryError, TrainingError)
 """The root error of every package; each becomes one sentence and exit status 1."""
@@ -43,6 +44,7 @@ app.add_typer(server_app)
 app.add_typer(review_app, name="review")
 app.add_typer(serving_app)
 app.add_typer(training_app)
+app.add_typer(export_app)
 app.add_typer(loop_app)
 app.add_typer(aws_app, name="aws")
 app.add_typer(converters_app)

@@ -39,3 +39,7 @@ class MissingExtraError(TrainingError):
 
 class TrackingError(TrainingError):
     """A place for a run's figures that cannot be reached or written."""
+
+
+class ToolError(TrainingError):
+    """A program or package from outside that is missing or fails."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,19 @@ def quiet(run: Run, log: Path) -> Iterator[Run]:
         contextlib.redirect_stderr(stream),
     ):
         yield replace(run, watcher=aloud)
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Discards what libraries and their native code print inside the block; errors are raised as ever."""
+    with Path(os.devnull).open("w") as nowhere, without_native_messages(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                yield
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 @contextlib.contextmanager

@@ -15,10 +15,11 @@ from builders_training import disputed, version_of
 from converters.dataset import DatasetVersion, Split
 from ml_backend.bundle import DetectorTask, champion_version
 from ml_backend.onnx_session import Graph
-from training import classifier, config, detector, export, registry, retrain, runs, tuning
+from training import classifier, config, detector, export, registry, retrain, runs, toolbox, tuning
 from training.config import ClassifierConfig, DetectorConfig, TrainingConfig
 from training.datasets import YoloFolder
-from training.errors import ConfigError
+from training.decoy import worse_candidate
+from training.errors import ConfigError, DataError, ParityError
 from training.retrain import StageReport
 from training.runs import Run
 
@@ -173,14 +174,43 @@ def test_the_same_seed_gives_the_same_detector(version: DatasetVersion, tmp_path
 def test_exports_answer_as_the_served_graph_does(home: Path, version: DatasetVersion) -> None:
     champion = registry.champion(home / "models")
     assert champion is not None
+    assert int(champion.lineage["classifier_opset"]) >= 12
     checkpoint = home / "runs" / champion.lineage["classifier_run"] / classifier.CHECKPOINT
-    light = export.export_classifier(checkpoint, champion, export.Form.TFLITE_DYNAMIC, home / "light.tflite")
-    assert light.gap <= export.TOLERANCES[export.Form.TFLITE_DYNAMIC]
-    assert light.size < champion.classifier_path.stat().st_size / 3
+    golden = export.golden_images(champion, version)
+    sizes = {}
+    for form in (export.Form.SAVED_MODEL, export.Form.TFLITE, export.Form.TFLITE_DYNAMIC):
+        made = export.export_form(champion, form, home / form, golden, checkpoint, home / "tools")
+        assert made.gap <= made.tolerance == export.TOLERANCES[form]
+        sizes[form] = made.size
+    assert sizes[export.Form.TFLITE_DYNAMIC] < sizes[export.Form.TFLITE] / 3
     small = export.int8_bundle(champion, version, home / "models", home / "int8")
     assert small.lineage["precision"] == "int8"
     assert small.classifier_path.stat().st_size < champion.classifier_path.stat().st_size / 3
     assert retrain.evaluate(small, version, TINY).cases
+
+
+def test_an_export_that_answers_otherwise_is_refused(home: Path, version: DatasetVersion) -> None:
+    champion = registry.champion(home / "models")
+    assert champion is not None
+    checkpoint = home / "runs" / champion.lineage["classifier_run"] / classifier.CHECKPOINT
+    golden = export.golden_images(champion, version)
+    other = replace(champion, root=worse_candidate(champion, home / "spoilt").root)
+    with pytest.raises(ParityError, match="Serve the ONNX graph"):
+        export.export_form(other, export.Form.TFLITE, home / "other.tflite", golden, checkpoint, home / "tools")
+    with pytest.raises(DataError, match="Export where it was trained"):
+        export.export_form(champion, export.Form.TFLITE, home / "none.tflite", golden, home / "gone", home / "tools")
+
+
+@pytest.mark.soak
+def test_tensorflow_js_answers_in_a_browser_as_the_served_graph_does(home: Path, version: DatasetVersion) -> None:
+    champion = registry.champion(home / "models")
+    assert champion is not None
+    checkpoint = home / "runs" / champion.lineage["classifier_run"] / classifier.CHECKPOINT
+    golden = export.golden_images(champion, version)
+    form = export.Form.TFJS
+    made = export.export_form(champion, form, home / form, golden, checkpoint, toolbox.tools_folder())
+    assert made.gap <= made.tolerance
+    assert (home / form / "model.json").is_file()
 
 
 def test_a_tuning_study_goes_on_where_it_was_stopped(version: DatasetVersion, tmp_path: Path) -> None:

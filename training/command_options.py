@@ -1,0 +1,82 @@
+"""What the training commands share: their options, the dataset and settings that these name, how they report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from converters.dataset import DatasetVersion
+    from training.config import TrainingConfig
+    from training.runs import Progress
+
+Home = Annotated[Path, typer.Option(envvar="DERMLOOP_HOME", help="Folder of the local stack.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Config = Annotated[str, typer.Option(help="TOML file, or a recipe: first, loop, full.")]
+Data = Annotated[str, typer.Option(help="Frozen dataset: folder or first digits of its digest; the newest by default.")]
+HOME = Path(".dermloop")
+
+
+def named_config(name: str) -> TrainingConfig:
+    """The settings of a TOML file, or of a recipe by its name."""
+    from training import config as configs
+
+    return configs.read(Path(name)) if name.endswith(".toml") else configs.recipe(name)
+
+
+def named_version(home: Path, name: str) -> DatasetVersion:
+    """The named frozen version, or the one written last."""
+    from converters import dataset
+    from training.errors import DataError
+
+    if name and (Path(name) / dataset.VERSION).is_file():
+        return dataset.load(Path(name))
+    headers = sorted((home / "datasets").glob(f"*/{dataset.VERSION}"), key=lambda path: path.stat().st_mtime_ns)
+    found = [path.parent for path in headers if path.parent.name.startswith(name[:16])]
+    if not found or (name and len(found) > 1):
+        known = ", ".join(path.parent.name for path in headers) or "none yet"
+        raise DataError("dataset", name, f"one of: {known}", "Run `dermloop freeze`, or name a version.")
+    return dataset.load(found[-1])
+
+
+def tell(as_json: bool, row: dict[str, Any], text: str) -> None:
+    """Prints a line of JSON, NaN as null, or the same in words."""
+    typer.echo(json.dumps(_without_nan(row), default=str) if as_json else text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+@contextmanager
+def shown_progress(as_json: bool) -> Iterator[Progress]:
+    """A progress bar for each part on the error stream, or silence where JSON is asked for."""
+    from training.runs import silent
+
+    if as_json:
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, TextColumn("{task.fields[text]}"), console=console, redirect_stdout=False) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(part: str, done: int, total: int, text: str) -> None:
+            if part not in tasks:
+                tasks[part] = bars.add_task(part, total=total, text=text)
+            bars.update(tasks[part], completed=done, total=total, text=text)
+
+        yield show
