@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from http import HTTPStatus
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from ml_backend import access, api, composition, links, rest
@@ -26,6 +25,7 @@ from ml_backend.errors import (
     UnreadableImageError,
 )
 from ml_backend.settings import Settings
+from telemetry import request_id, web
 
 _log = logging.getLogger(__name__)
 _STATUS: dict[type[ServingError], HTTPStatus] = {
@@ -54,8 +54,9 @@ def create_app(settings: Settings, parts: Parts | None = None) -> Flask:
     app.extensions["dermloop"] = own
     app.register_blueprint(api.blueprint(own))
     app.register_blueprint(rest.blueprint(own))
+    web.observe(app, own.metrics.meter)
     app.before_request(lambda: _admit(settings, known))
-    app.after_request(lambda response: _finish(response, own))
+    app.after_request(_finish)
     app.register_error_handler(ServingError, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
@@ -63,7 +64,6 @@ def create_app(settings: Settings, parts: Parts | None = None) -> Flask:
 
 
 def _admit(settings: Settings, known: dict[Role, tuple[str, ...]]) -> Response | None:
-    g.began = time.perf_counter()
     if settings.open_mode:
         if access.is_local_name(request.host):
             return None
@@ -92,12 +92,9 @@ def _shown() -> Credentials:
     return Credentials(user=given.username or "", password=given.password or "")
 
 
-def _finish(response: Response, parts: Parts) -> Response:
+def _finish(response: Response) -> Response:
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Cache-Control", "no-store")
-    route = request.url_rule.rule if request.url_rule else "unknown"
-    if "began" in g:
-        parts.metrics.answered(route, response.status_code, time.perf_counter() - g.began)
     return response
 
 
@@ -120,6 +117,6 @@ def _unexpected(error: Exception) -> Response:
 
 
 def _problem(status: HTTPStatus, reason: str) -> Response:
-    response = jsonify({"error": reason})
+    response = jsonify({"error": reason, "request_id": request_id.current()})
     response.status_code = status
     return response

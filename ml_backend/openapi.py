@@ -86,7 +86,7 @@ _HEATMAP: _Schema = {"name": "heatmap", "in": "query", "schema": {"type": "boole
 _IMAGE: _Schema = {"name": "image", "in": "query", "required": True, "schema": _TEXT, "description": "its address"}
 _KEY: _Schema = {"name": "key", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 _SCHEMAS: _Schema = {
-    "Error": _object({"error": _TEXT}),
+    "Error": _object({"error": _TEXT, "request_id": _TEXT}),
     "Lesion": _object(
         {"box": _BOX, "score": {**_SHARE, "nullable": True}, "diagnosis": _MAYBE, "severity": _MAYBE},
         {

@@ -15,6 +15,7 @@ from ml_backend.composition import Parts
 from ml_backend.errors import NotFoundError, NotUploadedError, OutOfTimeError
 from ml_backend.objects import stored_result
 from ml_backend.service import Analysis, Picture
+from telemetry.metrics import CONTENT_TYPE
 
 MAX_PICTURES = 64
 _PAGE = Path(__file__).with_name("page")
@@ -59,7 +60,7 @@ def blueprint(parts: Parts) -> Blueprint:
     @routes.get("/metrics")
     def metrics() -> Response:
         page = parts.metrics.page(parts.host.state.version)
-        return Response(page, content_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(page, content_type=CONTENT_TYPE)
 
     @routes.get("/healthz")
     def alive() -> Response:
@@ -135,8 +136,7 @@ def _files() -> list[FileStorage]:
 def _analysed(parts: Parts, files: list[FileStorage], keep_pixels: bool = False) -> Analysis:
     pictures = [Picture(f"image {number}", functools.partial(_content, file)) for number, file in enumerate(files, 1)]
     found = parts.service.analyse(pictures, parts.settings.predict_seconds, keep_pixels=keep_pixels)
-    for outcome in found.outcomes:
-        parts.metrics.analysed(len(outcome.prediction.lesions) if outcome.prediction else None)
+    parts.metrics.analysed(found)
     return found
 
 

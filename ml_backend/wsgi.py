@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.app.base import BaseApplication
 
 from ml_backend.settings import Settings, read_settings
+from telemetry import logs, tracing
+from telemetry import settings as telemetry_settings
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -18,13 +20,12 @@ _REQUEST_THREADS = 32
 """Far more than the models can use: a health check must find one free while many predictions wait their turn."""
 
 _TIMEOUT = 120
+_PROGRAM = "ml-backend"
 
 
 def create() -> Flask:
     """The application for the environment's settings; raises SettingsError where they contradict each other."""
-    from ml_backend.app import create_app
-
-    return create_app(read_settings())
+    return _create(read_settings())
 
 
 def serve(settings: Settings) -> None:
@@ -32,11 +33,21 @@ def serve(settings: Settings) -> None:
     _Server(settings).run()
 
 
+def _create(settings: Settings) -> Flask:
+    from ml_backend.app import create_app
+
+    own = telemetry_settings.read()
+    logs.configure(_PROGRAM, own)
+    tracing.start(_PROGRAM, own)
+    return create_app(settings)
+
+
 def _release(_server: Any, worker: Any) -> None:
     """Stops the threads of a worker before its interpreter ends, so that it ends without an abort."""
     application = getattr(worker, "wsgi", None)
     if application is not None:
         application.extensions["dermloop"].close()
+        tracing.stop()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -55,11 +66,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "proc_name": "dermloop-ml",
             "control_socket_disable": True,
             "worker_exit": _release,
+            "logger_class": "telemetry.gunicorn_log.Lines",
         }
         for name, value in given.items():
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        from ml_backend.app import create_app
-
-        return create_app(self._settings)
+        return _create(self._settings)

@@ -25,9 +25,12 @@ from review_workflow.errors import (
     UnknownPersonError,
     WebhookError,
 )
+from review_workflow.metrics import ReviewMetrics
 from review_workflow.project_setup import SECRET_HEADER
 from review_workflow.service import ReviewService, open_service
 from review_workflow.settings import ReviewSettings
+from telemetry import request_id, web
+from telemetry.metrics import CONTENT_TYPE
 
 _STATUS: dict[type[ReviewError], HTTPStatus] = {
     UnknownImageError: HTTPStatus.NOT_FOUND,
@@ -39,6 +42,7 @@ _STATUS: dict[type[ReviewError], HTTPStatus] = {
     AuditError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 _Answer: TypeAlias = tuple[Response | str, HTTPStatus]
+_LOOPBACK = ("127.0.0.1", "::1")
 _BODY_LIMIT = 64 * 1024 * 1024
 
 
@@ -56,8 +60,11 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = _BODY_LIMIT
     app.extensions["review"] = service
     app.extensions["background"] = background
+    metrics = ReviewMetrics(service, bool(settings.public_url))
+    web.observe(app, metrics.meter)
     _add_error_handlers(app)
-    _add_routes(app, service, background, settings)
+    _add_routes(app, service, background, settings, metrics)
+    _add_metrics(app, background, settings, metrics)
     if session_secret := settings.session_secret.get_secret_value():
         keeper = doorkeeper or LabelStudioDoorkeeper(settings.label_studio_url)
         add_dashboard(app, service, keeper, settings.home, settings.images, session_secret)
@@ -65,7 +72,9 @@ def create_app(
     return app
 
 
-def _add_routes(app: Flask, service: ReviewService, background: Background, settings: ReviewSettings) -> None:
+def _add_routes(
+    app: Flask, service: ReviewService, background: Background, settings: ReviewSettings, metrics: ReviewMetrics
+) -> None:
     secret = settings.webhook_secret.get_secret_value()
 
     @app.get("/health")
@@ -75,8 +84,10 @@ def _add_routes(app: Flask, service: ReviewService, background: Background, sett
     @app.post("/webhook")
     def webhook() -> Response:
         webhooks.check_secret(request.headers.get(SECRET_HEADER), secret)
-        service.receive(webhooks.parse(request.get_data()))
-        background.nudge()
+        hint = webhooks.parse(request.get_data())
+        metrics.received(hint.action)
+        service.receive(hint)
+        background.nudge(request_id.current())
         return jsonify(status="noted")
 
     @app.get("/api/status")
@@ -88,6 +99,17 @@ def _add_routes(app: Flask, service: ReviewService, background: Background, sett
     def sync() -> Response:
         webhooks.check_secret(request.headers.get(SECRET_HEADER), secret)
         return jsonify(asdict(service.sync(full=request.args.get("full") == "1")))
+
+
+def _add_metrics(app: Flask, background: Background, settings: ReviewSettings, metrics: ReviewMetrics) -> None:
+    token = settings.metrics_token.get_secret_value()
+
+    @app.get("/metrics")
+    def page() -> Response:
+        given = request.authorization
+        is_local = request.remote_addr in _LOOPBACK and not request.headers.get("X-Forwarded-For")
+        webhooks.check_bearer(given.token if given is not None else None, token, is_local)
+        return Response(metrics.page(bool(background.last_error)), content_type=CONTENT_TYPE)
 
 
 def _add_error_handlers(app: Flask) -> None:
@@ -114,4 +136,4 @@ def _failed(status: HTTPStatus, sentence: str) -> _Answer:
     """A page for a person's browser, JSON for everybody else."""
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
         return render_template("error.html", title=status.phrase, message=sentence, me=None), status
-    return jsonify(error=sentence), status
+    return jsonify(error=sentence, request_id=request_id.current()), status

@@ -8,6 +8,8 @@ import time
 
 from review_workflow.errors import BusyError, ReviewError
 from review_workflow.service import ReviewService
+from review_workflow.sync import SyncReport
+from telemetry import logs, request_id
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
@@ -25,6 +27,7 @@ class Background:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="review-sync", daemon=True)
+        self._cause = ""
         self.last_error = ""
 
     def start(self) -> None:
@@ -37,36 +40,38 @@ class Background:
         self._wake.set()
         self._thread.join(timeout)
 
-    def nudge(self) -> None:
-        """Says that there is something to do now."""
+    def nudge(self, cause: str = "") -> None:
+        """Says that there is something to do now, because of the request with this id."""
+        self._cause = cause
         self._wake.set()
 
     def _run(self) -> None:
         due, full = time.monotonic(), time.monotonic() + _FULL_SECONDS
         order = time.monotonic() + _ORDER_SECONDS
         while not self._stop.is_set():
-            try:
-                if time.monotonic() >= full:
-                    self._service.sync(full=True)
-                    log.info("the audit log ends at %s", self._service.audit_head())
-                    full = time.monotonic() + _FULL_SECONDS
-                elif time.monotonic() >= order:
-                    order = time.monotonic() + _ORDER_SECONDS
-                    self._service.order()
-                elif time.monotonic() >= due:
-                    self._service.sync()
+            cause, self._cause = self._cause, ""
+            with request_id.bound(request_id.accepted(cause)):
+                try:
+                    if time.monotonic() >= full:
+                        _tell("looked at everything", self._service.sync(full=True))
+                        full = time.monotonic() + _FULL_SECONDS
+                    elif time.monotonic() >= order:
+                        order = time.monotonic() + _ORDER_SECONDS
+                        _tell("ordered the queues", self._service.order())
+                    elif time.monotonic() >= due:
+                        _tell("reconciled", self._service.sync())
+                        due = time.monotonic() + self._seconds
+                    else:
+                        _tell("followed webhooks", self._service.follow_hints())
+                    self.last_error = ""
+                except BusyError:
+                    log.debug("another process is in charge")
+                except ReviewError as error:
+                    self._complain(str(error))
                     due = time.monotonic() + self._seconds
-                else:
-                    self._service.follow_hints()
-                self.last_error = ""
-            except BusyError:
-                log.debug("another process is in charge")
-            except ReviewError as error:
-                self._complain(str(error))
-                due = time.monotonic() + self._seconds
-            except Exception as error:  # noqa: BLE001 - the thread must outlive anything; the error is logged and shown
-                self._complain(f"{type(error).__name__}: {error}")
-                due = time.monotonic() + self._seconds
+                except Exception as error:  # noqa: BLE001 - the thread must outlive anything; it is shown
+                    self._complain(f"{type(error).__name__}: {error}")
+                    due = time.monotonic() + self._seconds
             self._wake.wait(min(_LOOK_SECONDS, self._seconds))
             self._wake.clear()
 
@@ -74,3 +79,10 @@ class Background:
         if error != self.last_error:
             log.warning("%s", error)
         self.last_error = error
+
+
+def _tell(what: str, report: SyncReport) -> None:
+    """Logs a pass that did something."""
+    if report.counted or report.refused or report.delivered:
+        facts = logs.told(counted=report.counted, refused=report.refused, delivered=report.delivered)
+        log.info(what, extra=facts)

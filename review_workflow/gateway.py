@@ -22,6 +22,7 @@ from converters.taxonomy import Taxonomy
 from review_workflow.errors import LabelStudioError
 from review_workflow.label_studio import ModelSuggestion, SubmittedAnnotation, TaskSnapshot
 from review_workflow.presentation import Resumed, Suggestion, TaskDraft
+from telemetry import request_id, tracing
 
 log = logging.getLogger(__name__)
 _PAGE = 200
@@ -37,7 +38,7 @@ class Gateway:
         self._url = url.rstrip("/")
         self._masks = masks
         self._taxonomy = taxonomy
-        self._client = httpx.Client(timeout=timeout, follow_redirects=True)
+        self._client = httpx.Client(timeout=timeout, follow_redirects=True, event_hooks={"request": [request_id.stamp]})
         self.sdk = LabelStudio(base_url=self._url, api_key=token, httpx_client=self._client)
 
     def close(self) -> None:
@@ -149,7 +150,8 @@ class Gateway:
     def call(self, what: str, request: Callable[[], _T]) -> _T:
         """The reply of an SDK call, its failures turned into LabelStudioError."""
         try:
-            return request()
+            with tracing.span(f"Label Studio: {what}"):
+                return request()
         except ApiError as error:
             raise _refused(what, error) from error
         except httpx.HTTPError as error:

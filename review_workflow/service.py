@@ -13,6 +13,7 @@ from converters.annotation import Annotation, ImageRecord
 from converters.label_studio.controls import Tier
 from converters.taxonomy import Taxonomy
 from review_workflow import policy as policies
+from review_workflow import webhook_loss
 from review_workflow.copies import ImageCopies
 from review_workflow.decisions import Setting, apply, register, topics
 from review_workflow.errors import BusyError, LabelStudioError, ReviewError, UnknownPersonError
@@ -29,6 +30,7 @@ from review_workflow.seeding import GoldSeeder
 from review_workflow.settings import ReviewSettings
 from review_workflow.states import ReviewState
 from review_workflow.store import AuditAnchor, AuditEntry, AuditProblem, Insight, Session, Store, open_store
+from review_workflow.store.vitals import Vitals
 from review_workflow.sync import Sync, SyncReport, project_fact
 from review_workflow.triggers import Progress
 from review_workflow.webhooks import Hint
@@ -274,6 +276,16 @@ class ReviewService:
         """Queues, daily answers of the last days, readers and models, as the dashboard shows them."""
         with self._store.reading() as session:
             return session.insight(self._clock(), days)
+
+    def vitals(self, after: int) -> Vitals:
+        """What an operator watches, with the audit entries after a number."""
+        with self._store.reading() as session:
+            return session.vitals(self._clock(), after)
+
+    def webhooks_lost(self) -> int:
+        """How many answers were found by reconciliation and told of by no webhook."""
+        with self._store.reading() as session:
+            return webhook_loss.read(session).lost
 
     def newest(self, states: Sequence[ReviewState], limit: int, offset: int = 0) -> tuple[Review, ...]:
         """Reviews in some states, the latest change first."""

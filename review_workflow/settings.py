@@ -17,6 +17,7 @@ class ReviewSettings(BaseSettings):
 
     `home` holds `review.db` and `images/` unless `database_url` and `image_root` name other places. `public_url` is
     where Label Studio reaches this service; without it there are no webhooks, and the timer alone keeps up.
+    `metrics_token` is the bearer token for `/metrics`; without it only this machine is told.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
@@ -35,6 +36,7 @@ class ReviewSettings(BaseSettings):
     ml_backend_user: str = ""
     ml_backend_password: SecretStr = SecretStr("")
     sync_seconds: float = 2.0
+    metrics_token: SecretStr = SecretStr("")
 
     @property
     def policy_file(self) -> Path | None:

@@ -21,7 +21,7 @@ import orjson
 
 from converters.errors import ConversionError
 from converters.label_studio.controls import Tier
-from review_workflow import submissions
+from review_workflow import submissions, webhook_loss
 from review_workflow.decisions import Setting, apply
 from review_workflow.errors import BusyError, ConflictError, LabelStudioError, ReviewError
 from review_workflow.label_studio import LabelStudioTasks, ModelSuggestion, SubmittedAnnotation, TaskSnapshot
@@ -184,8 +184,9 @@ class Sync:
                 present = list(self._gateway.tasks(project_id, wanted))
                 self._restore(set(wanted) - {task.task_id for task in present})
                 found += present
-            report = report.plus(self._take_all(found))
+            report = report.plus(self._take_all(found, hinted=True))
             with self._store.writing() as session:
+                webhook_loss.note(session, self._clock(), told={hint.task_id for hint in hints})
                 session.clear_hints(hints)
         return report
 
@@ -227,10 +228,13 @@ class Sync:
             found = session.fact(name)
         return datetime.fromisoformat(found) if found else None
 
-    def _take_all(self, tasks: Sequence[TaskSnapshot]) -> SyncReport:
+    def _take_all(self, tasks: Sequence[TaskSnapshot], hinted: bool = False) -> SyncReport:
         """Takes what is new in the order in which it was said, whichever task or project it is on."""
         unseen = [(task, annotation) for task in tasks for annotation in self._unseen(task)]
         unseen.sort(key=lambda pair: (_moment(pair[1]), pair[1].annotation_id))
+        if not hinted:
+            with self._store.writing() as session:
+                webhook_loss.note(session, self._clock(), found={task.task_id for task, _ in unseen})
         people = self._people() if unseen else {}
         outcomes: Counter[str] = Counter()
         for number, (task, annotation) in enumerate(unseen, start=1):

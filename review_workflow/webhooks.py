@@ -27,6 +27,14 @@ def check_secret(given: str | None, expected: str) -> None:
         raise WebhookError("webhook", "a wrong secret", "the secret header of our projects", "Run `review setup`.")
 
 
+def check_bearer(given: str | None, expected: str, is_local: bool) -> None:
+    """Raises WebhookError unless the bearer token is the expected one; where none is, unless the caller is local."""
+    proven = hmac.compare_digest((given or "").encode(), expected.encode())
+    if not (proven if expected else is_local):
+        cure = "Set DERMLOOP_REVIEW_METRICS_TOKEN and send it as a bearer token."
+        raise WebhookError("metrics", "a wrong secret", "the operator's token", cure)
+
+
 def parse(body: bytes) -> Hint:
     """The hint of a webhook's body; raises WebhookError where there is none."""
     try:

@@ -71,8 +71,10 @@ def _label_studio(home: Home, ports: Ports, secrets: StackSecrets, program: Path
 
 
 def _review(ports: Ports, environment: Mapping[str, str]) -> Program:
-    options = ("--bind", f"{HOST}:{ports.review}", "--workers", "1", "--threads", "8", "--no-control-socket")
-    command = (sys.executable, "-m", "gunicorn", *options, "review_workflow.wsgi:app")
+    listening = ("--config", "python:telemetry.gunicorn_config", "--name", "review", "--bind", f"{HOST}:{ports.review}")
+    command = (
+        sys.executable, "-m", "gunicorn", *listening, "--workers", "1", "--threads", "8", "review_workflow.wsgi:app"
+    )  # fmt: skip
     return Program(REVIEW, "Review service", command, environment, f"{url(ports.review)}/health")
 
 

@@ -16,11 +16,12 @@ from review_workflow.errors import ConflictError, UnknownImageError
 from review_workflow.people import Person, Role, Roster
 from review_workflow.review import Answer, Event, Review, Work, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
-from review_workflow.store import audit, codec, gold, insight, schema
+from review_workflow.store import audit, codec, gold, insight, schema, vitals
 from review_workflow.store.audit import AuditAnchor, AuditEntry, AuditProblem
 from review_workflow.store.gold import GoldTask
 from review_workflow.store.insight import Insight
 from review_workflow.store.traffic import Traffic
+from review_workflow.store.vitals import Vitals
 
 
 class Session(Traffic):
@@ -252,6 +253,10 @@ class Session(Traffic):
     def insight(self, now: float, last_days: int) -> Insight:
         """What the dashboard's front page shows."""
         return insight.gather(self._connection, now, last_days)
+
+    def vitals(self, now: float, after: int) -> Vitals:
+        """What an operator watches, with the audit entries after a number."""
+        return vitals.take(self._connection, now, after)
 
     def newest_reviews(self, states: Sequence[ReviewState], limit: int, offset: int = 0) -> tuple[Review, ...]:
         """Reviews in some states, the latest change first."""

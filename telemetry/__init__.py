@@ -1,0 +1,1 @@
+"""What the programs say of themselves: log lines, metrics and traces, joined by one request id."""
