@@ -13,6 +13,7 @@ import typer
 from converters.cli import app as converters_app
 from converters.errors import ConversionError
 from dermloop.aws.cli import app as aws_app
+from dermloop.aws.cli import sagemaker
 from dermloop.errors import DermloopError
 from dermloop.home import Home
 from dermloop.loop.cli import app as loop_app
@@ -24,9 +25,11 @@ from ml_backend.errors import ServingError
 from review_workflow.cli import app as review_app
 from review_workflow.errors import ReviewError
 from telemetry.errors import TelemetryError
+from training import targets
 from training.cli import app as training_app
 from training.errors import TrainingError
 from training.export_cli import app as export_app
+from training.registry_cli import app as registry_app
 
 ERRORS = (ConversionError, DermloopError, ReviewError, ServingError, TelemetryError, TrainingError)
 """The root error of every package; each becomes one sentence and exit status 1."""
@@ -45,6 +48,7 @@ app.add_typer(review_app, name="review")
 app.add_typer(serving_app)
 app.add_typer(training_app)
 app.add_typer(export_app)
+app.add_typer(registry_app)
 app.add_typer(loop_app)
 app.add_typer(aws_app, name="aws")
 app.add_typer(converters_app)
@@ -65,6 +69,7 @@ def _root(
 ) -> None:
     if debug:
         os.environ[_DEBUG] = "1"
+    targets.offer("sagemaker", sagemaker)
     adopt(Home.at())
 
 

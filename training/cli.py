@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from training.config import TrainingConfig
     from training.retrain import Only, StageReport
 
-from training.command_options import HOME, Config, Data, Home, Json, named_config, named_version, shown_progress, tell
+from training.command_options import (
+    HOME,
+    Config,
+    Data,
+    Home,
+    Json,
+    Shared,
+    named_config,
+    named_version,
+    shown_progress,
+    tell,
+)
 
 app = typer.Typer(help="Train, measure, gate and promote models.", no_args_is_help=True)
 
@@ -141,10 +152,11 @@ def promote(
     policy: Annotated[str, typer.Option(help="Gate policy; that of the configuration by default.")] = "",
     force: Annotated[bool, typer.Option(help="Overrule the gate; the log tells its reasons.")] = False,
     signed_by: Annotated[str, typer.Option(help="The dermatologist who signs, where the policy asks for it.")] = "",
+    shared: Shared = "",
     as_json: Json = False,
 ) -> None:
     """Make a version the champion if it passes the gate; the backend follows within seconds."""
-    from training import registry, retrain
+    from training import registry, remote, retrain
 
     models, settings = home / "models", _with_policy(named_config(config), policy)
     bundle, champion = registry.load_bundle(models, model), registry.champion(models)
@@ -155,7 +167,8 @@ def promote(
             report = retrain.evaluate(bundle, version, settings, progress)
             peer = retrain.evaluate(champion, version, settings, progress) if champion else None
         decision = retrain.decide(report, peer, settings)
-    entry = registry.promote(models, bundle.version, decision, why=why, force=force, signed_by=signed_by)
+    there = remote.shared(shared or settings.registry)
+    entry = registry.promote(models, bundle.version, decision, why=why, force=force, signed_by=signed_by, shared=there)
     tell(as_json, _row(entry), f"{entry.version} is the champion (before: {entry.previous or 'none'})")
 
 
@@ -164,21 +177,28 @@ def rollback(
     why: Why,
     home: Home = HOME,
     to: Annotated[str, typer.Option(help="An earlier champion; the one before by default.")] = "",
+    shared: Shared = "",
     as_json: Json = False,
 ) -> None:
     """Return to an earlier champion; the backend follows within seconds."""
-    from training import registry
+    from training import registry, remote
 
-    entry = registry.rollback(home / "models", why=why, to=to or None)
+    entry = registry.rollback(home / "models", why=why, to=to or None, shared=remote.shared(shared))
     tell(as_json, _row(entry), f"{entry.version} is the champion again (before: {entry.previous})")
 
 
 @app.command()
-def models(home: Home = HOME, as_json: Json = False) -> None:
-    """List the model versions: lineage, what they measured, why they were promoted."""
+def models(home: Home = HOME, shared: Shared = "", as_json: Json = False) -> None:
+    """List the model versions: lineage, what they measured, why they were promoted; with --registry the shared log."""
     from ml_backend import bundle as bundles
     from training import registry
+    from training.remote import RemoteRegistry
 
+    if shared:
+        for entry in RemoteRegistry(shared).history():
+            text = f"{entry.when}  {entry.change:9} {entry.version}: {entry.why} ({entry.who})"
+            tell(as_json, _row(entry), text)
+        return
     folder = home / "models"
     champion, log = bundles.champion_version(folder), registry.history(folder)
     for name in bundles.list_bundles(folder):

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 Home = Annotated[Path, typer.Option(envvar="DERMLOOP_HOME", help="Folder of the local stack.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Config = Annotated[str, typer.Option(help="TOML file, or a recipe: first, loop, full.")]
-Data = Annotated[str, typer.Option(help="Frozen dataset: folder or first digits of its digest; the newest by default.")]
+Data = Annotated[
+    str,
+    typer.Option(help="Frozen dataset: folder, first digits of its digest, or s3:// address; the newest by default."),
+]
+Shared = Annotated[
+    str,
+    typer.Option("--registry", envvar="DERMLOOP_REGISTRY", help="A registry that machines share: s3://bucket/prefix."),
+]
 HOME = Path(".dermloop")
 
 
@@ -31,10 +38,15 @@ def named_config(name: str) -> TrainingConfig:
 
 
 def named_version(home: Path, name: str) -> DatasetVersion:
-    """The named frozen version, or the one written last."""
+    """The named frozen version (folder, digest, or `s3://…/datasets/<digest>`, which is fetched), or the newest."""
     from converters import dataset
     from training.errors import DataError
 
+    if name.startswith("s3://"):
+        from training.remote import RemoteRegistry
+
+        address, _, digest = name.rstrip("/").rpartition("/datasets/")
+        return RemoteRegistry(address).pull_dataset(digest, home / "datasets")
     if name and (Path(name) / dataset.VERSION).is_file():
         return dataset.load(Path(name))
     headers = sorted((home / "datasets").glob(f"*/{dataset.VERSION}"), key=lambda path: path.stat().st_mtime_ns)

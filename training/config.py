@@ -26,8 +26,10 @@ class DetectorConfig:
     `model` is an ultralytics architecture such as yolo11n or yolo11s. `weights` is `auto` (the champion's
     checkpoint, else COCO's by ultralytics' own download, else from scratch), `scratch`, or the path of a checkpoint.
     `image_size` is the side of the square input in pixels. A step of the optimizer gathers gradients of about
-    `nominal_batch` images; larger than `batch`, a small set gets few steps. `degrees` turns pictures, and boxes grow
-    with the turn. `mosaic` and the following are ultralytics' augmentations.
+    `nominal_batch` images; larger than `batch`, a small set gets few steps. `mosaic` and the following are
+    ultralytics' augmentations. `degrees` turns pictures; boxes stay tight, for a lesion turns as its outline, or as
+    the ellipse in its box where it has none. Where both flips are on, pictures are mirrored at the diagonal too.
+    `precision` is float32, bfloat16 (on the CPU), or auto: bfloat16 where the processor multiplies it in hardware.
     `validate_each_epoch` keeps the best epoch by validation mAP; without it the last (averaged) weights are kept.
     `task` is detect, or segment for outlines (the model then is a -seg one). `device` is cpu, mps, a graphics card's
     number, or several as in 0,1. `agreement_weight` is how far the readers' disagreement over a lesion lowers its
@@ -66,6 +68,7 @@ class DetectorConfig:
     class_gain: float = 0.5
     distribution_gain: float = 1.5
     agreement_weight: float = 1.0
+    precision: str = "auto"
     device: str = "cpu"
     workers: int = 0
     seed: int = 0
@@ -73,7 +76,7 @@ class DetectorConfig:
     iou_threshold: float = 0.5
     fusion_iou: float = 0.7
     max_detections: int = 20
-    parity_tolerance: float = 0.001
+    parity_tolerance: float = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ class ClassifierConfig:
     sensitivity_goal: float = 0.9
     coverage: float = 0.9
     seed: int = 0
-    parity_tolerance: float = 0.001
+    parity_tolerance: float = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +177,13 @@ class TrackingConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """All settings of a retraining."""
+    """All settings of a retraining.
+
+    `registry` is a shared registry, `s3://bucket/prefix`: a promotion goes there too (empty: this machine's alone).
+    """
 
     name: str = "dermloop"
+    registry: str = ""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

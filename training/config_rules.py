@@ -14,6 +14,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "classifier.disagreement": ("soft", "weight", "none"),
     "classifier.precision": ("float32", "mixed_bfloat16"),
     "classifier.schedule": ("cosine", "plateau", "constant"),
+    "detector.precision": ("auto", "float32", "bfloat16"),
     "classifier.select_by": ("balanced_accuracy", "accuracy", "top3", "auc", "loss"),
 }
 _DEVICE = re.compile(r"cpu|mps|(cuda:)?\d+(,\d+)*|-1(,-1)*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 import orjson
 
@@ -22,6 +24,7 @@ from training.gate import GateDecision
 from training.report import EvaluationReport
 
 LOG = "promotions.jsonl"
+_LOCK = ".promotion.lock"
 
 
 class Change(StrEnum):
@@ -50,6 +53,16 @@ class Promotion:
     signed_by: str = ""
 
 
+class Shared(Protocol):
+    """A registry that other machines share: it keeps the bundle, and every change of champion in one order."""
+
+    def push_model(self, bundle: ModelBundle) -> int:
+        """Takes in a bundle."""
+
+    def record(self, entry: Promotion) -> None:
+        """Takes in a change; raises RegistryError where the champion is another by now."""
+
+
 def promote(
     models: Path,
     version: str,
@@ -59,9 +72,12 @@ def promote(
     who: str | None = None,
     force: bool = False,
     signed_by: str = "",
+    shared: Shared | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Promotion:
     """The logged promotion of a version that passed the gate; the backend follows the pointer by itself.
+
+    With a `shared` registry the bundle and the change go there first: what it refuses does not happen here either.
 
     Raises RegistryError for a refused version (or one without a decision) unless `force`, which the log then tells.
     """
@@ -73,7 +89,8 @@ def promote(
     if reasons and not force:
         raise RegistryError(version, "; ".join(reasons), "a version that passed the gate", "Train on, or force it.")
     policy = decision.policy if decision else ""
-    return _switch(models, Change.PROMOTE, version, who, why, policy, reasons, now, signed_by)
+    change = _Wanted(Change.PROMOTE, version, who, why, policy, reasons, signed_by)
+    return _switch(models, change, shared, now)
 
 
 def rollback(
@@ -82,6 +99,7 @@ def rollback(
     why: str,
     to: str | None = None,
     who: str | None = None,
+    shared: Shared | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Promotion:
     """The logged return to the champion before the present one, or to `to`; raises RegistryError where none was."""
@@ -90,7 +108,7 @@ def rollback(
     target = to or _before(history(models), current)
     if target is None or target not in served:
         raise RegistryError("rollback", target, "a version that was champion before", "See `dermloop models`.")
-    return _switch(models, Change.ROLLBACK, target, who, why, "", (), now)
+    return _switch(models, _Wanted(Change.ROLLBACK, target, who, why), shared, now)
 
 
 def history(models: Path) -> tuple[Promotion, ...]:
@@ -100,18 +118,33 @@ def history(models: Path) -> tuple[Promotion, ...]:
         return ()
     found = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            row = orjson.loads(line)
-            found.append(Promotion(**{**row, "change": Change(row["change"]), "forced": tuple(row["forced"])}))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise RegistryError(f"{path}, line {number}", str(error), "a promotion", "Restore the log.") from error
+        found.append(decode_promotion(line, f"{path}, line {number}"))
     return tuple(found)
+
+
+def decode_promotion(line: bytes, item: str) -> Promotion:
+    """The promotion of a JSON object; raises RegistryError naming `item` where it is none."""
+    try:
+        row = orjson.loads(line)
+        return Promotion(**{**row, "change": Change(row["change"]), "forced": tuple(row["forced"])})
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise RegistryError(item, str(error), "a promotion", "Restore the log.") from error
 
 
 def champion(models: Path) -> ModelBundle | None:
     """The bundle that is served, checked, or None before the first promotion."""
     version = bundles.champion_version(models)
     return bundles.load_bundle(models / version) if version else None
+
+
+def follow(models: Path, entry: Promotion) -> None:
+    """Makes a version that another machine promoted the champion here too, with that machine's line in the log."""
+    load_bundle(models, entry.version)
+    with (models / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if bundles.champion_version(models) != entry.version:
+            _log(models, entry)
+            bundles.set_champion(models, entry.version)
 
 
 def load_bundle(models: Path, version: str) -> ModelBundle:
@@ -157,24 +190,44 @@ def _before(entries: tuple[Promotion, ...], current: str | None) -> str | None:
     return stack[-1] if stack else None
 
 
-def _switch(
-    models: Path,
-    change: Change,
-    version: str,
-    who: str | None,
-    why: str,
-    policy: str,
-    forced: tuple[str, ...],
-    now: Callable[[], datetime],
-    signed_by: str = "",
-) -> Promotion:
-    load_bundle(models, version)
-    previous = bundles.champion_version(models)
-    moment = now().isoformat()
-    entry = Promotion(change, version, previous, who or getpass.getuser(), moment, why, policy, forced, signed_by)
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A change before it is known from whom the version takes over."""
+
+    change: Change
+    version: str
+    who: str | None
+    why: str
+    policy: str = ""
+    forced: tuple[str, ...] = ()
+    signed_by: str = ""
+
+
+def _switch(models: Path, wanted: _Wanted, shared: Shared | None, now: Callable[[], datetime]) -> Promotion:
+    bundle = load_bundle(models, wanted.version)
+    with (models / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        entry = Promotion(
+            change=wanted.change,
+            version=wanted.version,
+            previous=bundles.champion_version(models),
+            who=wanted.who or getpass.getuser(),
+            when=now().isoformat(),
+            why=wanted.why,
+            policy=wanted.policy,
+            forced=wanted.forced,
+            signed_by=wanted.signed_by,
+        )
+        if shared is not None:
+            shared.push_model(bundle)
+            shared.record(entry)
+        _log(models, entry)
+        bundles.set_champion(models, wanted.version)
+    return entry
+
+
+def _log(models: Path, entry: Promotion) -> None:
     with (models / LOG).open("ab") as stream:
         stream.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))
         stream.flush()
         os.fsync(stream.fileno())
-    bundles.set_champion(models, version)
-    return entry

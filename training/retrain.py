@@ -15,7 +15,7 @@ from converters.taxonomy import Target
 from ml_backend import bundle as bundles
 from ml_backend import preprocessing
 from ml_backend.bundle import ClassifierSpec, DetectorSpec, ModelBundle
-from training import calibration, classifier, detector, evaluation, gate, pages, registry, runs
+from training import calibration, classifier, detector, evaluation, gate, pages, registry, remote, runs
 from training import config as configs
 from training.cases import Part
 from training.classifier import TrainedClassifier
@@ -107,7 +107,8 @@ def retrain(
     if decision.passed and not decision.needs_sign_off:
         begun = time.monotonic()
         why = f"passed {decision.policy} on dataset {version.digest[:12]}"
-        promotion = registry.promote(models, candidate.version, decision, why=why, who=who)
+        shared = remote.shared(config.registry)
+        promotion = registry.promote(models, candidate.version, decision, why=why, who=who, shared=shared)
         on_stage(StageReport("promote", _since(begun), {"version": candidate.version, "why": why}))
     return RetrainOutcome(candidate, report, champion_report, decision, promotion, tuple(refused))
 
