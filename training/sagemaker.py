@@ -9,6 +9,7 @@ the same job, started again on another instance, goes on from there.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -38,6 +39,9 @@ DATASET, CHAMPION, CONFIG = "dataset", "champion", "config"
 STAGE, TASK = "stage", "task"
 RESULT = "result.json"
 SCORE = "validation:score"
+PROGRESS = re.compile(r"dermloop progress: (?P<part>\w+) (?P<done>[0-9]+)/(?P<total>[0-9]+) ?(?P<text>.*)")
+"""How an epoch is printed."""
+
 METRICS: Mapping[str, str] = {
     SCORE: r"dermloop validation score: (-?[0-9.]+)",
     "loss": r"dermloop progress: .*loss ([0-9.]+)",
@@ -132,16 +136,20 @@ def settings(layout: Layout, given: Mapping[str, str]) -> tuple[Stage, TrainingC
         raise ConfigError(f"hyper-parameter {STAGE}", stage, "detector or classifier", "Submit the job again.")
     path = layout.channel(CONFIG) / runs.SETTINGS
     config = configs.read(path) if path.is_file() else configs.recipe("full")
+    own = {name: text for name, text in given.items() if name not in (STAGE, TASK)}
+    return cast(Stage, stage), overruled(config, cast(Stage, stage), own)
+
+
+def overruled(config: TrainingConfig, stage: Stage, given: Mapping[str, str]) -> TrainingConfig:
+    """The settings with some of a part's replaced by hyper-parameters, which are strings; raises ConfigError."""
     part = getattr(config, stage)
     known = {one.name: getattr(part, one.name) for one in fields(part)}
     changes: dict[str, Any] = {}
     for name, text in given.items():
-        if name in (STAGE, TASK):
-            continue
         if name not in known:
             raise ConfigError(f"hyper-parameter {name}", text, f"a setting of the {stage}", "Correct the name.")
-        changes[name] = _like(known[name], name, text)
-    return cast(Stage, stage), configs.decode({**_tables(config), stage: {**_table(part), **changes}})
+        changes[name] = _like(known[name], name, _plain(text))
+    return configs.decode({**_tables(config), stage: {**known, **changes}})
 
 
 def _work(layout: Layout, given: Mapping[str, str], interrupted: Callable[[], bool]) -> None:
@@ -286,10 +294,6 @@ def _like(known: object, name: str, text: str) -> Any:
     except (KeyError, ValueError) as error:
         expected = f"a value like {known!r}"
         raise ConfigError(f"hyper-parameter {name}", text, expected, "Correct the value.") from error
-
-
-def _table(part: Any) -> dict[str, Any]:
-    return {one.name: getattr(part, one.name) for one in fields(part)}
 
 
 def _tables(config: TrainingConfig) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from converters.dataset import DatasetVersion
-from training.config import TrainingConfig
 from training.errors import ConfigError
-from training.runs import Progress
 
 if TYPE_CHECKING:
+    from converters.dataset import DatasetVersion
+    from training.config import TrainingConfig
+    from training.runs import Progress
     from training.tuning import Tuned
 
 LOCAL = "local"

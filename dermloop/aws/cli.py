@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dermloop.aws.clients import Aws
     from dermloop.aws.settings import AwsSettings
     from dermloop.aws.stack import Stack, StackView
+    from training.targets import Target
 
 app = typer.Typer(help="Run dermloop on AWS.", no_args_is_help=True)
 
@@ -111,6 +112,14 @@ def template(out: Path | None = typer.Option(None, help="Write it to this file i
         typer.echo(text, nl=False)
     else:
         out.write_text(text, encoding="utf-8")
+
+
+def sagemaker() -> Target:
+    """The place where `--on sagemaker` runs trainings: the stack of the environment."""
+    from dermloop.aws.training import SagemakerTarget
+
+    aws, found, settings = _opened("", None, quiet=True)
+    return SagemakerTarget(aws, found.view, settings, lambda sentence: typer.echo(sentence, err=True))
 
 
 def _opened(stack: str, region: str | None, quiet: bool = False) -> tuple[Aws, Stack, AwsSettings]:
