@@ -20,6 +20,7 @@ from PIL import Image
 from converters.annotation import Finding, Lesion
 from converters.dataset import DatasetItem, DatasetVersion, Split
 from converters.formats.yolo_rows import ring
+from converters.geometry import PixelBox
 from converters.taxonomy import Severity, Target, Taxonomy
 from ml_backend import images, preprocessing
 from ml_backend.bundle import ModelBundle
@@ -133,6 +134,8 @@ def class_index(lesion: Lesion, target: Target, taxonomy: Taxonomy) -> int | Non
     return int(sides.pop()) if len(sides) == 1 else None
 
 
+_AROUND = np.arange(24) * (2 * np.pi / 24)
+_COSINE, _SINE = np.cos(_AROUND), np.sin(_AROUND)
 _MORE = "Approve more images, or change the split shares."
 
 
@@ -193,11 +196,13 @@ class _Labels:
         return (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
 
     def _outline(self, lesion: Lesion, image: DecodedImage, place: Letterbox) -> Sequence[float]:
-        """The lesion's outline, or its box's where it has none."""
-        points = np.array(ring(lesion, image.size), dtype=np.float32).reshape(-1, 2)
+        """The lesion's outline, or the ellipse in its box where it has none: a turned ellipse's box is tight."""
+        outlined = lesion.shape is not None and not isinstance(lesion.shape, PixelBox)
+        points = np.array(ring(lesion, image.size) if outlined else (), dtype=np.float32).reshape(-1, 2)
         if len(points) < 3:
             x0, y0, x1, y1 = self._edges(lesion, image, place)
-            return x0, y0, x1, y0, x1, y1, x0, y1
+            around = np.stack([(x0 + x1 + (x1 - x0) * _COSINE) / 2, (y0 + y1 + (y1 - y0) * _SINE) / 2], axis=1)
+            return [float(value) for value in around.ravel()]
         height, width = image.pixels.shape[:2]
         points *= np.array([width / image.size.width, height / image.size.height], dtype=np.float32)
         return [float(value) for value in self._shares(place.to_square(np.tile(points, 2))[:, :2]).ravel()]

@@ -57,9 +57,8 @@ def train(
     """
     begun = time.monotonic()
     _require_device(config)
-    outlines = config.task is DetectorTask.SEGMENT
     weight = config.agreement_weight
-    data = datasets.yolo_folder(version, cache, config.image_size, outlines=outlines, agreement_weight=weight)
+    data = datasets.yolo_folder(version, cache, config.image_size, outlines=True, agreement_weight=weight)
     with quiet(run, run.folder / "detector.log") as run:
         yolo = _ultralytics(cache)
         last = run.folder / "detector" / "weights" / "last.pt"
@@ -142,9 +141,10 @@ def _architecture(config: DetectorConfig) -> str:
 def _trainer(config: DetectorConfig) -> Any:
     from training import yolo_trainers
 
-    if config.task is DetectorTask.SEGMENT:
-        return yolo_trainers.WeightedSegmentationTrainer
-    return yolo_trainers.WeightedDetectionTrainer
+    segment = config.task is DetectorTask.SEGMENT
+    kind = yolo_trainers.WeightedSegmentationTrainer if segment else yolo_trainers.WeightedDetectionTrainer
+    wanted = config.precision == "bfloat16" or (config.precision == "auto" and yolo_trainers.has_half_units())
+    return yolo_trainers.with_half(kind) if wanted and config.device == "cpu" else kind
 
 
 def _require_device(config: DetectorConfig) -> None:

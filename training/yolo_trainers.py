@@ -1,14 +1,18 @@
-"""ultralytics' trainers with a loss that counts each lesion by its weight; imported by the detector's door alone.
+"""ultralytics' trainers, where a lesion counts by its weight; imported by the detector's door alone.
 
 On its way to the loss the weight travels in the class number: what that has behind its point is what the weight lacks.
+Pictures may be mirrored at their diagonal, and processors with 16-bit units use them.
 """
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from ultralytics.data.augment import BaseTransform
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils.torch_utils import unwrap_model
@@ -19,25 +23,61 @@ from training.datasets import WEIGHTS
 class WeightedDetectionTrainer(DetectionTrainer):  # type: ignore[misc, unused-ignore]
     """Trains boxes; each lesion counts by its weight."""
 
+    half: ClassVar[bool] = False
+
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """The dataset of a split; the lesions to train on carry their weights."""
-        return _weighted(super().build_dataset(img_path, mode, batch), mode)
+        """The dataset of a split; the lesions to train on carry their weights, their pictures are mirrored."""
+        return _mirrored(_weighted(super().build_dataset(img_path, mode, batch), mode), mode, self.args)
 
     def _setup_train(self) -> None:
         super()._setup_train()
-        weigh_lesions(unwrap_model(self.model))
+        _prepare(unwrap_model(self.model), self.half)
 
 
 class WeightedSegmentationTrainer(SegmentationTrainer):  # type: ignore[misc, unused-ignore]
     """Trains boxes with masks; each lesion's box and score count by its weight, all masks alike."""
 
+    half: ClassVar[bool] = False
+
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """The dataset of a split; the lesions to train on carry their weights."""
-        return _weighted(super().build_dataset(img_path, mode, batch), mode)
+        """The dataset of a split; the lesions to train on carry their weights, their pictures are mirrored."""
+        return _mirrored(_weighted(super().build_dataset(img_path, mode, batch), mode), mode, self.args)
 
     def _setup_train(self) -> None:
         super()._setup_train()
-        weigh_lesions(unwrap_model(self.model))
+        _prepare(unwrap_model(self.model), self.half)
+
+
+class Transpose(BaseTransform):  # type: ignore[misc, unused-ignore]
+    """Mirrors a picture with its boxes and outlines at the main diagonal, with a probability.
+
+    Together with both flips that makes all eight symmetries of a square: a lesion has no upside.
+    """
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    def __call__(self, labels: dict[str, Any]) -> dict[str, Any]:
+        """The labels of ultralytics' pipeline, mirrored or as they came."""
+        if random.random() >= self.probability:
+            return labels
+        labels["img"] = np.ascontiguousarray(labels["img"].transpose(1, 0, 2))
+        instances = labels["instances"]
+        instances.convert_bbox("xywh")
+        instances._bboxes.bboxes = instances.bboxes[:, [1, 0, 3, 2]]
+        instances.segments = instances.segments[..., ::-1].copy()
+        return labels
+
+
+def has_half_units() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 in hardware; elsewhere float32 is faster."""
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
+
+
+def with_half(kind: type[Any]) -> type[Any]:
+    """A trainer class whose network runs in bfloat16 on the CPU, for which ultralytics has no argument."""
+    return type(kind.__name__, (kind,), {"half": True})
 
 
 def weigh_lesions(model: Any) -> None:
@@ -54,6 +94,52 @@ def weigh_lesions(model: Any) -> None:
         return classes, chosen_boxes, targets, hit, chosen
 
     assigner.forward = weighted
+
+
+def _prepare(model: Any, half: bool) -> None:
+    weigh_lesions(model)
+    if half:
+        _halve(model)
+
+
+def _halve(model: Any) -> None:
+    """Lets the network run in bfloat16 while it trains on the CPU; weights, losses and validation stay in float32."""
+    model.to(memory_format=torch.channels_last)
+    full = model.predict
+
+    def predict(batch: Any, *rest: Any, **options: Any) -> Any:
+        if not model.training:
+            return full(batch, *rest, **options)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = full(batch.contiguous(memory_format=torch.channels_last), *rest, **options)
+        return _float(found)
+
+    model.predict = predict
+
+
+def _float(found: Any) -> Any:
+    if torch.is_tensor(found):
+        return found.float()
+    if isinstance(found, dict):
+        return {name: _float(part) for name, part in found.items()}
+    return type(found)(_float(part) for part in found)
+
+
+def _mirrored(dataset: Any, mode: str, settings: Any) -> Any:
+    """The dataset, its training pictures mirrored at the diagonal as often as at both axes."""
+    probability = min(settings.flipud, settings.fliplr)
+    if mode != "train" or probability <= 0:
+        return dataset
+    build = dataset.build_transforms
+
+    def transforms(found: Any) -> Any:
+        steps = build(found)
+        steps.insert(len(steps.transforms) - 1, Transpose(probability))
+        return steps
+
+    dataset.build_transforms = transforms  # they are built anew when mosaics end
+    dataset.transforms = transforms(settings)
+    return dataset
 
 
 def _weighted(dataset: Any, mode: str) -> Any:

@@ -59,6 +59,19 @@ def test_lesion_free_is_background_and_unlooked_at_is_left_out(tmp_path: Path) -
     assert sorted(len(text.splitlines()) for text in labels(folder.data_file.parent, Split.TRAIN)) == [0, 1]
 
 
+def test_a_lesion_without_an_outline_is_the_ellipse_in_its_box(tmp_path: Path) -> None:
+    version = version_of(tmp_path, {Split.TRAIN: 1, Split.VAL: 1})
+    boxed, rounded = (
+        labels(datasets.yolo_folder(version, tmp_path / "cache", 48, outlines=outlines).data_file.parent, Split.TRAIN)
+        for outlines in (False, True)
+    )
+    x, y, width, height = (float(word) for word in boxed[0].split()[1:])
+    points = np.array([float(word) for word in rounded[0].split()[1:]]).reshape(-1, 2)
+    assert np.ptp(points, axis=0) == pytest.approx([width, height], abs=1e-5)
+    radii = (((points - [x, y]) / [width / 2, height / 2]) ** 2).sum(axis=1)
+    assert radii == pytest.approx(np.ones(24), abs=1e-3)
+
+
 def test_a_second_call_reuses_the_folder(tmp_path: Path) -> None:
     version = version_of(tmp_path, {Split.TRAIN: 2, Split.VAL: 1})
     first = datasets.yolo_folder(version, tmp_path / "cache", 48)
