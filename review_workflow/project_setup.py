@@ -185,7 +185,7 @@ def _storage(gateway: Gateway, project_id: int, folder: Path, changes: list[str]
 
 
 def _ml_backend(gateway: Gateway, project_id: int, options: SetupOptions, changes: list[str]) -> None:
-    wanted: dict[str, Any] = {"url": options.ml_url, "title": MODEL_TITLE}
+    wanted: dict[str, Any] = {"url": options.ml_url, "title": MODEL_TITLE, "is_interactive": True}
     if options.ml_user:
         wanted |= {"auth_method": "BASIC_AUTH", "basic_auth_user": options.ml_user}
     secret = {"basic_auth_pass": options.ml_password} if options.ml_user else {}

@@ -83,7 +83,13 @@ def _add_image(parent: ET.Element) -> None:
 def _add_labels(parent: ET.Element, taxonomy: Taxonomy) -> None:
     ET.SubElement(parent, "Header", value="Each lesion", size="5")
     labels = ET.SubElement(
-        parent, "RectangleLabels", name=controls.DIAGNOSIS, toName=controls.IMAGE, strokeWidth="3", opacity="0.12"
+        parent,
+        "RectangleLabels",
+        name=controls.DIAGNOSIS,
+        toName=controls.IMAGE,
+        strokeWidth="3",
+        opacity="0.12",
+        smart="true",
     )
     for severity in (*reversed(Severity), None):
         for diagnosis in taxonomy.diagnoses:

@@ -186,6 +186,9 @@ def test_a_drawn_box_comes_back_read_and_training_is_queued(desk: Desk) -> None:
     told = desk.call("POST", path, json={"task": task["id"], "context": {"result": [drawn]}})["data"]
     assert [region["type"] for region in told["result"]] == ["rectanglelabels", "textarea"]
     assert told["result"][0]["value"]["x"] == pytest.approx(10)
+    click = {**drawn, "type": "keypointlabels", "value": {"x": 25, "y": 40, "width": 0.4, "keypointlabels": ["Here"]}}
+    told = desk.call("POST", path, json={"task": task["id"], "context": {"result": [click]}})["data"]
+    assert told["result"][0]["value"]["x"] == pytest.approx(12.5, abs=2)
     desk.call("POST", f"ml/{connection['id']}/train", json={})
     assert [job.state.value for job in desk.parts.queue.jobs()] == ["pending"]
     assert desk.call("GET", f"ml/{connection['id']}/versions")["versions"] == [desk.parts.host.state.version]
