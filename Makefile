@@ -8,7 +8,7 @@ BENCHES = $(foreach name,convert serve retrain review,$(if $(wildcard benchmarks
 export PYTHON
 
 .NOTPARALLEL:
-.PHONY: help install system label-studio up down status loop test lint unit train e2e soak bench lock clean
+.PHONY: help install system label-studio up down status loop test lint unit train e2e soak bench docs docs-images lock clean
 
 help: ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,14 @@ soak: install system label-studio ## the long proofs: many images, many kills (a
 
 bench: install ## how fast it is, measured here, a line of JSON each: NAME=serve for one, all without it
 	@for name in $(or $(NAME),$(BENCHES)); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
+
+docs: install ## the documentation at http://127.0.0.1:8000, built anew as you write; ARGS=--build only builds it
+	@if [ "$(ARGS)" = "--build" ]; then $(BIN)/mkdocs build --strict --quiet && echo tests/output/site/index.html; \
+	else $(BIN)/mkdocs serve --strict; fi
+
+SHOTS = tests/e2e/test_three_tiers_in_the_browser.py tests/e2e/test_review_dashboard.py tests/ml_backend/test_page.py
+docs-images: install system label-studio ## the documentation's screenshots, taken anew by the browser tests
+	@$(BIN)/python -m pytest -q $(SHOTS) && $(BIN)/python docs/generate/pictures.py
 
 lock: install ## write constraints.txt from what is installed now
 	@(echo "# The versions that everything here was tested with; \`make lock\` writes them anew."; \
