@@ -14,7 +14,7 @@ from converters.cli import app as converters_app
 from converters.errors import ConversionError
 from dermloop.aws.cli import app as aws_app
 from dermloop.aws.cli import sagemaker
-from dermloop.aws.cli import sagemaker
+from dermloop.bulk.cli import app as bulk_app
 from dermloop.errors import DermloopError
 from dermloop.home import Home
 from dermloop.loop.cli import app as loop_app
@@ -26,7 +26,6 @@ from ml_backend.errors import ServingError
 from review_workflow.cli import app as review_app
 from review_workflow.errors import ReviewError
 from telemetry.errors import TelemetryError
-from training import targets
 from training import targets
 from training.cli import app as training_app
 from training.errors import TrainingError
@@ -46,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(stack_app)
 app.add_typer(server_app)
+app.add_typer(bulk_app, name="bulk")
 app.add_typer(review_app, name="review")
 app.add_typer(serving_app)
 app.add_typer(training_app)
@@ -71,7 +71,6 @@ def _root(
 ) -> None:
     if debug:
         os.environ[_DEBUG] = "1"
-    targets.offer("sagemaker", sagemaker)
     targets.offer("sagemaker", sagemaker)
     adopt(Home.at())
 
