@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,36 @@ def replay(stack: str = STACK, region: str | None = REGION, as_json: bool = AS_J
         for name, reason in done.left:
             typer.echo(f"message {name} stays: it {reason}.", err=True)
     if done.left:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backfill(
+    source: str = typer.Argument(..., help="Where the pictures lie: s3://bucket/prefix."),
+    name: str = typer.Option("", help="Name of this backfill; by default one of source and model, so that it goes on."),
+    model: str = typer.Option("champion", help="Model version of the home, or `champion`."),
+    home: Path = typer.Option(Path(".dermloop"), envvar="DERMLOOP_HOME", help="Folder of the local stack."),
+    endpoint: list[str] = typer.Option([], help="Ask serving containers at these addresses instead of SageMaker."),
+    size: int = typer.Option(500, "--shard", min=1, help="Pictures in a shard."),
+    everything: bool = typer.Option(False, "--all", help="Pictures that have a result too."),
+    out: Path | None = typer.Option(None, help="Write every answer of this run to this file, a JSON object a line."),
+    stack: str = STACK,
+    region: str | None = REGION,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Read thousands of pictures of a bucket in shards and put each result beside its picture; run again to go on."""
+    from dermloop.aws import backfills
+
+    aws, found, settings = _opened(stack, region, as_json)
+    wish = backfills.Wish(source, name, model, home, tuple(endpoint), size, everything, out)
+    done = backfills.run(aws, found, settings, wish, lambda sentence: typer.echo(sentence, err=True))
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+    else:
+        typer.echo(
+            f"{done.read} read, {done.unreadable} unreadable, {done.pending} of {done.shards} shards to be done."
+        )
+    if done.pending:
         raise typer.Exit(1)
 
 
