@@ -7,7 +7,7 @@ let chosen = null;
 
 function made(tag, text, name) {
   const node = document.createElement(tag);
-  if (text) node.textContent = text;
+  if (text !== undefined) node.textContent = text;
   if (name) node.className = name;
   return node;
 }
@@ -21,22 +21,32 @@ async function ask(path, options = {}) {
   return body;
 }
 
-function say(text, problem = false) {
+function say(text, tone = "open") {
   at("status").textContent = text;
-  at("status").className = problem ? "problem" : "";
+  at("status").className = tone;
+}
+
+function choose(number) {
+  for (const one of document.querySelectorAll("#boxes rect, #lesions li"))
+    one.classList.toggle("chosen", one.dataset.number === String(number));
 }
 
 function drawBoxes(result) {
   const svg = at("boxes");
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${result.width} ${result.height}`);
-  const scale = result.width / at("shown").clientWidth;
+  const scale = result.width / Math.max(at("shown").clientWidth, 1);
   result.lesions.forEach((lesion, number) => {
     const [left, top, right, bottom] = lesion.box;
     const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     for (const [name, value] of Object.entries({ x: left, y: top, width: right - left, height: bottom - top }))
       rect.setAttribute(name, value);
     rect.setAttribute("stroke", COLOURS[lesion.severity || "open"]);
+    rect.dataset.number = number;
+    rect.onclick = () => {
+      choose(number);
+      at("lesions").children[number].scrollIntoView({ block: "nearest", behavior: "smooth" });
+    };
     const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
     text.setAttribute("x", left + 6 * scale);
     text.setAttribute("y", Math.max(top - 6 * scale, 16 * scale));
@@ -47,27 +57,51 @@ function drawBoxes(result) {
   });
 }
 
-function listed(lesion) {
-  const item = made("li");
+function titled(lesion, number, name) {
+  const title = made("h2");
+  const badge = made("b");
+  badge.append(made("span", number + 1));
+  title.append(badge, name);
+  return title;
+}
+
+function tagged(lesion) {
+  const tags = made("p", "", "tags");
+  if (lesion.severity) tags.append(made("span", `${lesion.severity} severity`));
+  if (lesion.malignant !== undefined) tags.append(made("span", `malignant ${percent(lesion.malignant)}`));
+  if (lesion.abstains) tags.append(made("span", "abstains"));
+  return tags;
+}
+
+function percent(share) {
+  return `${Math.round(100 * share)} %`;
+}
+
+function listed(lesion, number) {
   const tone = lesion.severity || "open";
+  const item = made("li", "", tone);
+  item.dataset.number = number;
+  item.onclick = () => choose(number);
   const inside = new Set((lesion.differential || []).map((one) => one.class));
   const named = lesion.labels || {};
-  const ranked = Object.entries(lesion.probabilities || {}).sort((a, b) => b[1] - a[1]).slice(0, 4);
+  const ranked = Object.entries(lesion.probabilities || {}).sort((a, b) => b[1] - a[1]);
+  const shown = ranked.filter(([name], place) => place < 4 || inside.has(name));
   const title = ranked.length ? named[ranked[0][0]] || ranked[0][0] : "Lesion, not classified";
-  item.append(made("h2", title, tone));
-  if (lesion.severity) item.append(made("p", `${lesion.severity} severity`, "note"));
-  if (lesion.abstains) item.append(made("p", "The differential is open: the model abstains.", "note"));
-  for (const [name, share] of ranked) {
-    const row = made("div", "", `share ${inside.has(name) ? tone : "outside"}`);
-    const left = made("span", named[name] || name);
-    const bar = made("i");
-    bar.style.width = `${Math.max(100 * share, 1)}%`;
-    left.append(bar);
-    row.append(left, made("span", `${Math.round(100 * share)} %`));
+  item.append(titled(lesion, number, title), tagged(lesion));
+  for (const [name, share] of shown) {
+    const row = made("div", "", `share ${inside.has(name) ? "" : "outside"}`);
+    const bar = made("i", "", inside.has(name) ? tone : "outside");
+    bar.style.setProperty("--share", `${Math.max(100 * share, 1)}%`);
+    row.append(made("span", named[name] || name), made("span", percent(share)), bar);
     item.append(row);
   }
-  if (ranked.some(([name]) => !inside.has(name))) item.append(made("p", "Grey: outside the differential.", "note"));
+  if (lesion.abstains) item.append(made("p", "The differential leaves open whether it is malignant.", "note"));
+  if (shown.some(([name]) => !inside.has(name))) item.append(made("p", "Grey: outside the differential.", "note"));
   return item;
+}
+
+function toneOf(lesions) {
+  return ["high", "moderate", "low"].find((tone) => lesions.some((lesion) => lesion.severity === tone)) || "open";
 }
 
 function show(answer) {
@@ -76,7 +110,8 @@ function show(answer) {
   at("heat").disabled = !result.heatmap;
   at("heat").onchange = () => { at("shown").src = at("heat").checked ? result.heatmap : plain; };
   at("lesions").replaceChildren(...result.lesions.map(listed));
-  say(result.recommendation);
+  at("help").hidden = result.lesions.length > 0;
+  say(result.recommendation, toneOf(result.lesions));
   const shown = at("shown");
   if (shown.complete) drawBoxes(result);
   shown.onload = () => drawBoxes(result);
@@ -93,13 +128,18 @@ async function read(file) {
   at("shown").src = plain;
   at("picture").hidden = false;
   at("drop").hidden = true;
+  at("heat").disabled = true;
+  at("help").hidden = true;
+  at("busy").hidden = false;
   say("Reading…");
   const form = new FormData();
   form.append("image", file);
   try {
     show(await ask("v1/analyze?heatmap=true", { method: "POST", body: form }));
   } catch (error) {
-    say(error.message, true);
+    say(error.message, "problem");
+  } finally {
+    at("busy").hidden = true;
   }
 }
 
@@ -111,11 +151,16 @@ at("drop").ondrop = (event) => {
   at("drop").classList.remove("over");
   if (event.dataTransfer.files[0]) read(event.dataTransfer.files[0]);
 };
+document.onpaste = (event) => {
+  const pasted = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
+  if (pasted) read(pasted);
+};
 at("again").onclick = () => {
   at("picture").hidden = true;
   at("drop").hidden = false;
   at("file").value = "";
   at("lesions").replaceChildren();
+  at("help").hidden = false;
   say("Nothing has been read yet.");
 };
 at("login").onsubmit = (event) => {

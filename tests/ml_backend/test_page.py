@@ -75,10 +75,15 @@ def test_a_picture_is_read_and_shown(page: Page, tmp_path: Path) -> None:
     assert abs(left - 140 / 960) < 0.02
     OUTPUT.mkdir(exist_ok=True)
     page.screenshot(path=OUTPUT / "page.png", full_page=True)
-    page.check("#heat")
+    page.locator("#lesions li").nth(1).click()
+    expect(page.locator("#boxes rect.chosen")).to_have_count(1)
+    page.locator(".switch").click()
     expect(page.locator("#shown")).to_have_attribute("src", re.compile("^data:image/jpeg"))
     page.wait_for_timeout(300)
     page.screenshot(path=OUTPUT / "page-heat.png", full_page=True)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.screenshot(path=OUTPUT / "page-phone.png", full_page=True)
     page.click("#again")
     expect(page.locator("#drop")).to_be_visible()
     page.set_input_files("#file", tmp_path / "note.jpg")
