@@ -324,7 +324,8 @@ def _answer(review: Review, command: Submit, setting: Setting) -> Answer:
         changed = not agreement.is_unchanged(before, command.annotation, setting.policy.agreement.unchanged_iou)
     verdict = _measured(command.verdict, changed) if before is not None else command.verdict
     annotation = replace(command.annotation, level=TIER_LEVELS[command.key.tier])
-    return Answer(command.key, annotation, verdict, command.reason.strip(), changed, command.source)
+    blind = is_blind(command.key, setting.policy)
+    return Answer(command.key, annotation, verdict, command.reason.strip(), changed, command.source, blind)
 
 
 def _measured(verdict: Verdict | None, changed: bool) -> Verdict | None:

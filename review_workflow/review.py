@@ -63,7 +63,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody said on a piece of work; `changed` tells whether the lesions differ from what was shown."""
+    """What somebody said on a piece of work; `changed` tells whether the lesions differ from what was shown.
+
+    `blind` tells that nothing was shown, by policy.
+    """
 
     key: WorkKey
     annotation: Annotation
@@ -71,6 +74,7 @@ class Answer:
     reason: str = ""
     changed: bool = True
     source: str = ""
+    blind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

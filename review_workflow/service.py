@@ -313,6 +313,12 @@ class ReviewService:
             count, last = session.approvals(since or 0.0)
         return Progress(count, last, since, running, asked_by_hand)
 
+    def note(self, person: Person, what: str, reason: str) -> None:
+        """Puts on record what somebody did outside the images."""
+        with self._store.writing() as session:
+            event = Event(what, person.email, person.role.value, reason=reason)
+            session.record_events("", [event], self._policy.digest, self._clock())
+
     def verify_audit(self, anchors: Sequence[AuditAnchor] = ()) -> Sequence[AuditProblem]:
         """Every place where the audit log is not what was written, or noted elsewhere; empty when all is well."""
         with self._store.at_one_moment() as session:

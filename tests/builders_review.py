@@ -111,12 +111,13 @@ class MemoryLabelStudio:
         self.away: Exception | None = None
         self.crash_after_create: BaseException | None = None
         self.preloaded: dict[int, str] = {}
+        self.offset = 0.0
         self.desks: dict[tuple[int, str], Annotation] = {}
         self._ids = itertools.count(1)
         self._ticks = itertools.count(1)
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(1_700_000_000 + next(self._ticks), UTC)
+        return datetime.fromtimestamp(1_700_000_000 + self.offset + next(self._ticks), UTC)
 
     def create_tasks(self, project_id: int, drafts: Sequence[tuple[TaskDraft, ImageSize]]) -> tuple[int, ...]:
         self._answer()
@@ -188,10 +189,18 @@ class MemoryLabelStudio:
         self._answer()
         return {person.user_id: person.email for person in EVERYBODY if person.user_id is not None}
 
-    def annotate(self, task_id: int, user_id: int, result: bytes, cancelled: bool = False) -> int:
+    def annotate(
+        self,
+        task_id: int,
+        user_id: int,
+        result: bytes,
+        cancelled: bool = False,
+        lead_time: float = 4.0,
+        started_from: str | None = None,
+    ) -> int:
         number = next(self._ids)
         moment = self.now()
-        made = SubmittedAnnotation(number, user_id, user_id, moment, moment, 4.0, cancelled, result)
+        made = SubmittedAnnotation(number, user_id, user_id, moment, moment, lead_time, cancelled, result, started_from)
         self.all_tasks[task_id].annotations[number] = made
         self.all_tasks[task_id].updated_at = moment
         return number

@@ -73,7 +73,7 @@ def _label_studio(home: Home, ports: Ports, secrets: StackSecrets, program: Path
 def _review(ports: Ports, environment: Mapping[str, str]) -> Program:
     listening = ("--config", "python:telemetry.gunicorn_config", "--name", "review", "--bind", f"{HOST}:{ports.review}")
     command = (
-        sys.executable, "-m", "gunicorn", *listening, "--workers", "1", "--threads", "8", "review_workflow.wsgi:app"
+        sys.executable, "-m", "gunicorn", *listening, "--workers", "1", "--threads", "8", "dermloop.review_app:app"
     )  # fmt: skip
     return Program(REVIEW, "Review service", command, environment, f"{url(ports.review)}/health")
 

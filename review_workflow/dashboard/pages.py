@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import TypeVar, cast
@@ -14,20 +14,25 @@ import orjson
 from flask import Blueprint, Flask, Response, abort, redirect, render_template, request, send_file, session, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from review_workflow.dashboard import training_files
+from review_workflow.dashboard import charts, training_files
 from review_workflow.dashboard.login import Doorkeeper
-from review_workflow.dashboard.overview import measure
+from review_workflow.dashboard.overview import ReaderAgreement, ReaderRow, measure, reader_rows, weekly
 from review_workflow.dashboard.pictures import draw
+from review_workflow.effort import ModelEffort, effort
 from review_workflow.people import Person, Role
 from review_workflow.service import ReviewService
 from review_workflow.states import ReviewState
-from review_workflow.store import AuditEntry
+from review_workflow.store import AuditEntry, Insight
+from review_workflow.store.insight import Queue
+from review_workflow.training_jobs import EXTENSION, TrainingJobs
 
 _View = TypeVar("_View", bound=Callable[..., object])
 _OVERSEERS = (Role.QA, Role.ADMIN, Role.ML_ENGINEER)
+_TRAINERS = (Role.ADMIN, Role.ML_ENGINEER)
 _ALL = tuple(Role)
 _DAYS = 14
 _PAGE = 12
+_JOBS = 10
 _AUDIT_PAGE = 100
 _MEASURED = 500
 _DECIDED = (ReviewState.AGREED, ReviewState.DISPUTED, ReviewState.APPROVED, ReviewState.EXCLUDED)
@@ -45,7 +50,7 @@ def add_dashboard(
     _add_sign_in(pages, service, doorkeeper)
     _add_overview(pages, service)
     _add_images(pages, service, images)
-    _add_training(pages, service, home)
+    _add_training(app, pages, service, home)
     _add_audit(pages, service)
     app.register_blueprint(pages)
     app.context_processor(lambda: {"me": _me(service)})
@@ -83,24 +88,14 @@ def _add_overview(pages: Blueprint, service: ReviewService) -> None:
         assert me is not None
         overseer = me.role in _OVERSEERS
         found = service.insight(_DAYS)
-        mine = tuple(queue for queue in found.queues if overseer or queue.assignee in ("", me.email))
-        readers = tuple(reader for reader in found.readers if overseer or reader.author == me.email)
-        agreement = None
-        quality = tuple(found for found in service.quality() if overseer or found.author == me.email)
-        if overseer:
-            reviews = service.newest(_DECIDED, _MEASURED)
-            agreement = measure(reviews, service.taxonomy, service.policy.agreement.iou)
-        busiest = max((sum(day.answers) for day in found.days), default=1)
+        days = [(day.day, day.answers) for day in found.days]
         return render_template(
             "overview.html",
-            states=service.states(),
-            queues=mine,
-            days=found.days,
-            busiest=busiest,
-            readers=readers,
-            models=found.models if overseer else (),
-            agreement=agreement,
-            quality=quality,
+            states=_flow(service.states()),
+            queues=tuple(queue for queue in found.queues if overseer or _waits_for(queue, me)),
+            columns=charts.columns(days, found.today, _DAYS),
+            readers=_readers(service, found, me, overseer),
+            overseen=_overseen(service) if overseer else None,
             overseer=overseer,
         )
 
@@ -141,11 +136,37 @@ def _add_images(pages: Blueprint, service: ReviewService, images: Path) -> None:
         return send_file(path, max_age=3600)
 
 
-def _add_training(pages: Blueprint, service: ReviewService, home: Path) -> None:
+def _add_training(app: Flask, pages: Blueprint, service: ReviewService, home: Path) -> None:
+    def jobs() -> TrainingJobs | None:
+        return app.extensions.get(EXTENSION)
+
     @pages.get("/training")
     @_for(service, _OVERSEERS)
     def training() -> str:
-        return render_template("training.html", found=training_files.read(home))
+        queue, me = jobs(), _me(service)
+        found = queue.newest(_JOBS) if queue else ()
+        may_change = queue is not None and me is not None and me.role in _TRAINERS
+        return render_template("training.html", found=training_files.read(home), jobs=found, may_change=may_change)
+
+    @pages.post("/training/jobs")
+    @_for(service, _TRAINERS)
+    def retrain() -> AnyResponse:
+        queue, me = jobs(), _me(service)
+        if queue is None or me is None:
+            abort(404, "No job queue is connected to this service.")
+        job_id = queue.ask(f"asked for by {me.email} on the dashboard", me.email)
+        service.note(me, "retraining asked for", job_id)
+        return redirect(url_for("dashboard.training"))
+
+    @pages.post("/training/jobs/<job_id>/cancel")
+    @_for(service, _TRAINERS)
+    def cancel(job_id: str) -> AnyResponse:
+        queue, me = jobs(), _me(service)
+        if queue is None or me is None:
+            abort(404, "No job queue is connected to this service.")
+        queue.cancel(job_id)
+        service.note(me, "retraining cancelled", job_id)
+        return redirect(url_for("dashboard.training"))
 
 
 def _add_audit(pages: Blueprint, service: ReviewService) -> None:
@@ -167,6 +188,45 @@ def _add_audit(pages: Blueprint, service: ReviewService) -> None:
         answer = Response(lines, mimetype="text/csv" if kind == "csv" else "application/jsonl")
         answer.headers["Content-Disposition"] = f"attachment; filename=audit.{kind}"
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Overseen:
+    """What only QA, administrators and ML engineers see on the front page."""
+
+    agreement: ReaderAgreement
+    weeks: charts.Lines
+    efforts: tuple[ModelEffort, ...]
+    gold: int
+
+
+def _overseen(service: ReviewService) -> _Overseen:
+    reviews, iou = service.newest(_DECIDED, _MEASURED), service.policy.agreement.iou
+    weeks = weekly(reviews, service.taxonomy, iou)
+    series = [("box F1", [week.f1 for week in weeks]), ("same diagnosis", [week.same_diagnosis for week in weeks])]
+    return _Overseen(
+        measure(reviews, service.taxonomy, iou),
+        charts.lines([week.monday for week in weeks], series),
+        effort(reviews),
+        sum(found.tasks for found in service.gold()),
+    )
+
+
+def _readers(service: ReviewService, found: Insight, me: Person, overseer: bool) -> tuple[ReaderRow, ...]:
+    """Everybody for overseers, with their gold tasks; only their own numbers, without gold, for everybody else."""
+    rows = reader_rows(found.readers, service.quality(), service.gold() if overseer else ())
+    return tuple(row for row in rows if overseer or row.author == me.email)
+
+
+def _waits_for(queue: Queue, me: Person) -> bool:
+    return me.may_answer(queue.tier) and queue.assignee in ("", me.email)
+
+
+def _flow(states: Mapping[str, int]) -> list[tuple[str, int, float]]:
+    """The states in their order with counts and shares of all images."""
+    total = sum(states.values()) or 1
+    known = [state.value for state in ReviewState if state.value in states]
+    return [(state, states[state], states[state] / total) for state in known]
 
 
 def _for(service: ReviewService, roles: tuple[Role, ...]) -> Callable[[_View], _View]:

@@ -80,6 +80,7 @@ def _answer_row(answer: Answer) -> dict[str, Any]:
         "reason": answer.reason,
         "changed": answer.changed,
         "source": answer.source,
+        "blind": answer.blind,
     }
 
 
@@ -91,6 +92,7 @@ def _answer(row: dict[str, Any]) -> Answer:
         reason=row["reason"],
         changed=row["changed"],
         source=row["source"],
+        blind=row.get("blind", False),
     )
 
 

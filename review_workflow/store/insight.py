@@ -6,7 +6,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
@@ -48,29 +48,20 @@ class ReaderWork:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelEffect:
-    """What a model's suggestions cost to correct: answers that started from it, share changed, median seconds."""
-
-    model_version: str
-    answers: int
-    changed_share: float
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Insight:
     """All of it at one moment."""
 
     queues: tuple[Queue, ...]
     days: tuple[Day, ...]
     readers: tuple[ReaderWork, ...]
-    models: tuple[ModelEffect, ...]
+    today: date
 
 
 def gather(connection: Connection, now: float, last_days: int) -> Insight:
     """Everything the front page shows, with answers of so many days."""
     since = now - 86_400 * last_days
-    return Insight(queues(connection, now), days(connection, since), readers(connection), models(connection))
+    today = datetime.fromtimestamp(now, UTC).date()
+    return Insight(queues(connection, now), days(connection, since), readers(connection), today)
 
 
 def queues(connection: Connection, now: float) -> tuple[Queue, ...]:
@@ -104,17 +95,6 @@ def readers(connection: Connection) -> tuple[ReaderWork, ...]:
     return tuple(_reader(author, Tier(tier), rows) for (tier, author), rows in sorted(groups.items()))
 
 
-def models(connection: Connection) -> tuple[ModelEffect, ...]:
-    """What each model version's suggestions cost the technicians, by version; those shown none count as `none`."""
-    groups: dict[str, list[Row[Any]]] = defaultdict(list)
-    for row in connection.execute(_answered().where(schema.works.c.tier == int(Tier.TECHNICIAN))):
-        groups[row.model_version or "none"].append(row)
-    return tuple(
-        ModelEffect(version, len(rows), sum(bool(row.changed) for row in rows) / len(rows), _median(rows))
-        for version, rows in sorted(groups.items())
-    )
-
-
 def answered(connection: Connection, tier: Tier) -> int:
     """Number of pieces of work in a tier that have their answer."""
     table = schema.works
@@ -134,7 +114,7 @@ def newest_reviews(
 
 def _answered() -> Select[Any]:
     table = schema.works
-    columns = (table.c.tier, table.c.author, table.c.verdict, table.c.changed, table.c.lead_time, table.c.model_version)
+    columns = (table.c.tier, table.c.author, table.c.verdict, table.c.changed, table.c.lead_time)
     return select(*columns).where(table.c.status == WorkStatus.ANSWERED.value, table.c.author.is_not(None))
 
 

@@ -2,88 +2,36 @@
 
 from __future__ import annotations
 
-import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders_review import (
-    ANNA,
-    BEN,
-    QA,
-    SIZE,
-    TECHNICIAN,
-    TWO_READERS,
-    MemoryLabelStudio,
-    Ticking,
-    a_lesion,
-    a_result,
-    a_service,
-    a_store,
-    an_image,
-)
-from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
-from pydantic import SecretStr
-from werkzeug.serving import make_server
+from builders_dashboard import BusyHouse, a_home, a_job, an_app, served
+from builders_review import QA, SIZE, an_image
+from label_studio_page import chromium
+from playwright.sync_api import Browser, Page
 
-from converters.label_studio.controls import Tier
-from review_workflow.app import create_app
-from review_workflow.settings import ReviewSettings
+from review_workflow.training_jobs import EXTENSION
 
 pytestmark = pytest.mark.e2e
 OUTPUT = Path(__file__).parent.parent / "output"
-
-
-class House:
-    """Knows everybody's password: their own address."""
-
-    def knows(self, email: str, password: str) -> bool:
-        return email == password
+IMAGES = 18
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running dashboard with one disputed image."""
-    home = tmp_path_factory.mktemp("home")
-    (home / "images").mkdir()
-    Image.new("RGB", (SIZE.width, SIZE.height), "tan").save(home / an_image().uri)
-    studio = MemoryLabelStudio()
-    service = a_service(a_store(home), studio, TWO_READERS, Ticking())
-    service.register([an_image()])
-    said = (
-        (Tier.TECHNICIAN, TECHNICIAN, "nv", None),
-        (Tier.DERMATOLOGIST, ANNA, "nv", "Accept"),
-        (Tier.DERMATOLOGIST, BEN, "mel", "Correct"),
-    )
-    for tier, person, diagnosis, verdict in said:
-        service.sync()
-        (task,) = studio.open_tasks(tier, person)
-        studio.annotate(task.task_id, person.user_id or 0, a_result([a_lesion(diagnosis)], verdict))
-    service.sync()
-    secret = SecretStr("secret")
-    settings = ReviewSettings(
-        home=home, label_studio_token=secret, webhook_secret=secret, session_secret=secret, sync_seconds=3600
-    )
-    app = create_app(settings, service, House())
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    app.extensions["background"].stop()
+    """A running dashboard with several weeks of work behind it, and a retraining that runs."""
+    home = a_home(tmp_path_factory.mktemp("home"), IMAGES)
+    app = an_app(home, BusyHouse(home).play(IMAGES))
+    app.extensions[EXTENSION].jobs.append(a_job("running"))
+    with served(app) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert program, "Chromium is missing: `make system` installs it."
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -9,82 +9,37 @@ from pathlib import Path
 
 import orjson
 import pytest
-from builders_review import (
-    ANNA,
-    BEN,
-    QA,
-    SIZE,
-    TECHNICIAN,
-    TWO_READERS,
-    MemoryLabelStudio,
-    Ticking,
-    a_lesion,
-    a_result,
-    a_service,
-    a_store,
-    an_image,
-)
+from builders_dashboard import MemoryJobs, a_disputed_review, a_home, a_job, an_app
+from builders_review import ANNA, BEN, ENGINEER, QA, an_image
 from flask import Flask
 from flask.testing import FlaskClient
-from PIL import Image
 from pydantic import SecretStr
 
-from converters.label_studio.controls import Tier
 from review_workflow.app import create_app
 from review_workflow.errors import SettingsError
 from review_workflow.people import Person
 from review_workflow.project_setup import SECRET_HEADER
 from review_workflow.service import ReviewService
 from review_workflow.settings import ReviewSettings
+from review_workflow.training_jobs import EXTENSION
 
 SECRET = {SECRET_HEADER: "hook"}
 PAYLOAD = Path(__file__).parent.parent / "contract" / "webhook_annotation_created.json"
 
 
-class House:
-    """Knows everybody's password: their own address."""
-
-    def knows(self, email: str, password: str) -> bool:
-        return email == password
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    (home / "images").mkdir()
-    image = an_image()
-    Image.new("RGB", (SIZE.width, SIZE.height), "tan").save(home / image.uri)
-    return home
+    return a_home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
 def service(home: Path) -> ReviewService:
-    studio = MemoryLabelStudio()
-    service = a_service(a_store(home), studio, TWO_READERS, Ticking())
-    service.register([an_image()])
-    said = (
-        (Tier.TECHNICIAN, TECHNICIAN, "nv", None),
-        (Tier.DERMATOLOGIST, ANNA, "nv", "Accept"),
-        (Tier.DERMATOLOGIST, BEN, "mel", "Correct"),
-    )
-    for tier, person, diagnosis, verdict in said:
-        service.sync()
-        (task,) = studio.open_tasks(tier, person)
-        studio.annotate(task.task_id, person.user_id or 0, a_result([a_lesion(diagnosis)], verdict))
-    service.sync()
-    return service
+    return a_disputed_review(home)
 
 
 @pytest.fixture(scope="module")
 def app(home: Path, service: ReviewService) -> Iterator[Flask]:
-    settings = ReviewSettings(
-        home=home,
-        label_studio_token=SecretStr("token"),
-        webhook_secret=SecretStr("hook"),
-        session_secret=SecretStr("session"),
-        sync_seconds=3600,
-    )
-    app = create_app(settings, service, House())
+    app = an_app(home, service)
     yield app
     app.extensions["background"].stop()
 
@@ -212,6 +167,41 @@ def test_training_shows_runs_promotions_and_the_champion(app: Flask, home: Path)
     for words in ("In use: <b>loop-123</b>", "25 %", "running", "cannot be read", "promote · passed"):
         assert words in page
     assert as_(app, ANNA).get("/training").status_code == 403
+
+
+def test_a_retraining_is_seen_with_its_progress_and_cancelled_on_record(app: Flask, service: ReviewService) -> None:
+    jobs = MemoryJobs([a_job("one")])
+    app.extensions[EXTENSION] = jobs
+    client = as_(app, ENGINEER)
+    page = client.get("/training").text
+    for words in ('aria-valuenow="24"', "detector: epoch 5 of 20", "52 newly approved labels", "Cancel"):
+        assert words in page
+    assert client.post("/training/jobs/one/cancel").status_code == 302
+    assert jobs.cancelled == ["one"]
+    entry = service.history(actor=ENGINEER.email)[-1]
+    assert (entry.happened, entry.role, entry.reason) == ("retraining cancelled", "ml-engineer", "one")
+    assert client.post("/training/jobs/two/cancel").status_code == 400
+
+
+def test_a_retraining_is_asked_for_by_those_who_may(app: Flask, service: ReviewService) -> None:
+    app.extensions[EXTENSION] = jobs = MemoryJobs()
+    client = as_(app, ENGINEER)
+    assert "Retrain now" in client.get("/training").text
+    assert client.post("/training/jobs").status_code == 302
+    assert [job.requested_by for job in jobs.jobs] == [ENGINEER.email]
+    assert service.history(actor=ENGINEER.email)[-1].happened == "retraining asked for"
+    for person in (QA, ANNA):
+        assert as_(app, person).post("/training/jobs").status_code == 403
+        assert as_(app, person).post("/training/jobs/new/cancel").status_code == 403
+    assert "Cancel" not in as_(app, QA).get("/training").text
+
+
+def test_without_a_queue_the_page_shows_what_lies_on_disk(app: Flask) -> None:
+    kept = app.extensions.pop(EXTENSION)
+    page = as_(app, ENGINEER).get("/training")
+    assert page.status_code == 200 and "Retrain now" not in page.text
+    assert as_(app, ENGINEER).post("/training/jobs").status_code == 404
+    app.extensions[EXTENSION] = kept
 
 
 def test_the_pages_find_their_style(app: Flask) -> None:

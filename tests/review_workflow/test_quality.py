@@ -17,11 +17,13 @@ from builders_review import (
     current_key,
 )
 
+from converters.annotation import Annotation, Finding, Origin
 from converters.label_studio.controls import Tier, Verdict
 from review_workflow.decisions import Setting, apply, is_blind, register, shown
+from review_workflow.effort import WITHOUT, ModelEffort, effort
 from review_workflow.policy import Quality
 from review_workflow.quality import judge
-from review_workflow.review import Review, WorkKey
+from review_workflow.review import Answer, Review, WorkKey
 
 TWO = a_setting(TWO_READERS)
 
@@ -61,6 +63,36 @@ def test_a_blind_reader_starts_from_nothing() -> None:
     key = current_key(review, Tier.DERMATOLOGIST)
     assert shown(review, key, blind) is None
     assert shown(review, key, a_setting()) is not None
+
+
+def test_the_blind_arm_says_how_often_a_mistake_is_made_without_seeing_it() -> None:
+    blind = replace(TWO, policy=replace(TWO_READERS, quality=Quality(share_blind=1.0)))
+    reviews = [decided(f"{n}", first="nv", anna="nv", ben="mel", truth="mel", setting=TWO) for n in range(4)]
+    reviews += [decided(f"{n}", first="nv", anna="nv", ben="mel", truth="mel", setting=blind) for n in range(4, 7)]
+    found = {row.author: row for row in judge(reviews, TWO)}
+    assert (found[ANNA.email].rubber_stamp, found[ANNA.email].blind_stamp) == (1.0, 1.0)
+    assert (found[BEN.email].rubber_stamp, found[BEN.email].blind_stamp) == (0.0, 0.0)
+    assert (found[ANNA.email].wrong_suggestions, found[ANNA.email].blind_wrong, found[ANNA.email].blind) == (4, 3, 3)
+
+
+def an_answer(seconds: float, model: str | None, origin: Origin, changed: bool = False) -> Review:
+    annotation = Annotation(
+        "1", Finding.LESIONS, (replace(a_lesion(), origin=origin),), author="t", model_version=model, lead_time=seconds
+    )
+    return Review("1", answers=(Answer(WorkKey("1", Tier.TECHNICIAN, 1, 1), annotation, changed=changed),))
+
+
+def test_effort_is_told_by_model_version_with_the_answers_that_had_none_last() -> None:
+    reviews = [
+        an_answer(10, "new", Origin.PREDICTION),
+        an_answer(30, "new", Origin.PREDICTION_CHANGED, changed=True),
+        an_answer(50, None, Origin.MANUAL, changed=True),
+    ]
+    again = replace(reviews[2].answers[0], key=WorkKey("1", Tier.TECHNICIAN, 2, 1))
+    assert effort([*reviews, Review("2", answers=(again,))]) == (
+        ModelEffort("new", 2, changed_share=0.5, kept=1, moved=1, drawn=0, seconds=20),
+        ModelEffort(WITHOUT, 1, changed_share=1.0, kept=0, moved=0, drawn=1, seconds=50),
+    )
 
 
 def test_the_blind_share_is_drawn_for_each_reader() -> None:
