@@ -134,6 +134,56 @@ def backfill(
 
 
 @app.command()
+def label(
+    name: str = typer.Argument(..., help="Name of the labelling job."),
+    workteam: str = typer.Option(..., help="ARN of the private work team that labels."),
+    images: Path = typer.Option(Path(".dermloop/images"), help="Folder of JPEG and PNG files; the home's by default."),
+    readers: int = typer.Option(1, min=1, max=9, help="How many people label each picture."),
+    days: int = typer.Option(10, min=1, max=10, help="Days for which the tasks are offered."),
+    taxonomy: Path | None = typer.Option(None, help="Class list; the one of the package by default."),
+    stack: str = STACK,
+    region: str | None = REGION,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Create a Ground Truth labelling job for a folder of pictures, with the classes of the taxonomy."""
+    from converters import taxonomy as taxonomies
+    from dermloop.aws import labelling
+
+    aws, found, _ = _opened(stack, region, as_json)
+    order, known = labelling.Order(name, workteam, readers, days), taxonomies.read(taxonomy)
+    count = labelling.create(aws, found.view(), order, images, known, lambda said: typer.echo(said, err=True))
+    row = {"job": name, "images": count}
+    typer.echo(json.dumps(row) if as_json else f"{name}: {count} pictures to label; see `dermloop aws collect-labels`.")
+
+
+@app.command("collect-labels")
+def collect_labels(
+    name: str = typer.Argument(..., help="Name of the labelling job."),
+    out: Path = typer.Option(..., help="Folder for the manifest and the pictures."),
+    taxonomy: Path | None = typer.Option(None, help="Class list; the one of the package by default."),
+    region: str | None = REGION,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Bring a finished labelling job into a folder that `dermloop convert` reads, and say what could not be read."""
+    from converters import taxonomy as taxonomies
+    from dermloop.aws import labelling
+    from dermloop.aws.clients import Aws
+
+    done = labelling.collect(Aws(region), name, out, taxonomies.read(taxonomy))
+    if as_json:
+        counts = {"images": done.images, "lesions": done.lesions, "refused": list(done.refused)}
+        typer.echo(json.dumps({"folder": str(done.folder), **counts}))
+    else:
+        typer.echo(
+            f"{done.folder}: {done.images} pictures, {done.lesions} lesions. Next: `dermloop convert {done.folder}`."
+        )
+        for reason in done.refused:
+            typer.echo(reason, err=True)
+    if done.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
 def template(out: Path | None = typer.Option(None, help="Write it to this file instead of printing it.")) -> None:
     """Print the CloudFormation template, for those who deploy by other means."""
     from dermloop.aws.stack import TEMPLATE, rendered
