@@ -6,7 +6,6 @@ Every finished stage is one line of JSON on standard output: freeze, then what t
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import time
@@ -28,6 +27,8 @@ from ml_backend.preannotate import preannotate
 from ml_backend.settings import Settings, read_settings
 from review_workflow.service import ReviewService, open_service
 from review_workflow.settings import read as read_review_settings
+from telemetry import logs, request_id, tracing
+from telemetry import settings as telemetry_settings
 from training import config as training_config
 from training.config import TrainingConfig
 from training.retrain import retrain
@@ -90,11 +91,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="folder of the local stack")
     home = Home.at(parser.parse_args().home)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    own = telemetry_settings.read()
+    logs.configure("retraining", own)
+    tracing.start("retraining", own)
     end_with_parent()
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    run(home, open_service(read_review_settings()), read_config(home), lambda line: _write(out.fileno(), line))
+    asked_by = request_id.accepted(os.environ.get(request_id.VARIABLE))
+    with request_id.bound(asked_by), tracing.span("retraining", tracing.inherited(os.environ)):
+        run(home, open_service(read_review_settings()), read_config(home), lambda line: _write(out.fileno(), line))
+    tracing.stop()
 
 
 def _write(descriptor: int, line: StageLine) -> None:

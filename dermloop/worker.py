@@ -19,10 +19,13 @@ from dermloop.errors import JobFailedError
 from dermloop.home import Home
 from dermloop.scheduling import keep_considering
 from dermloop.stages import StageLine
+from dermloop.worker_metrics import WorkerMetrics, give_out
 from ml_backend.jobs import RETRAIN, JobHandle, JobQueue
 from ml_backend.settings import read_settings as read_serving_settings
 from review_workflow.service import ReviewService, open_service
 from review_workflow.settings import read as read_review_settings
+from telemetry import logs, request_id, tracing
+from telemetry import settings as telemetry_settings
 
 STAGES_FILE = "stages.jsonl"
 _POLL_SECONDS = 1.0
@@ -52,7 +55,9 @@ def run_job(handle: JobHandle, home: Path, command: Sequence[str]) -> str:
     folder = stages_path(home, handle.job.id).parent
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "job.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=_environment(), stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        )
         watcher = threading.Thread(target=_stop_when_cancelled, args=(handle, process), daemon=True)
         watcher.start()
         try:
@@ -74,7 +79,10 @@ def consume(home: Path, command: Sequence[str] | None = None) -> None:
     settings = read_serving_settings(home=home)
     queue = JobQueue.open(settings.jobs_address, lease=settings.jobs_lease)
     program = command or [sys.executable, "-m", "dermloop.retraining", "--home", str(home)]
-    queue.register(RETRAIN, lambda handle: run_job(handle, home, program))
+    metrics = WorkerMetrics(queue)
+    queue.register(RETRAIN, metrics.timed(lambda handle: _told(handle, home, program)))
+    own = telemetry_settings.read()
+    server = give_out(metrics, own.worker_metrics) if own.worker_metrics else None
     stop = threading.Event()
     clock = threading.Thread(target=keep_considering, args=(_review, queue, stop), name="schedule", daemon=True)
     clock.start()
@@ -83,6 +91,28 @@ def consume(home: Path, command: Sequence[str] | None = None) -> None:
         queue.consume()
     finally:
         stop.set()
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+def _told(handle: JobHandle, home: Path, command: Sequence[str]) -> str:
+    """`run_job`, with its begin and its end in the log and in the trace."""
+    facts = logs.told(job=handle.job.id, kind=handle.job.kind)
+    _log.info("job begins", extra=facts)
+    try:
+        with tracing.span(f"job {handle.job.kind}"):
+            detail = run_job(handle, home, command)
+    except Exception:
+        _log.exception("job failed", extra=facts)
+        raise
+    _log.info("job ended: %s", detail, extra=facts)
+    return detail
+
+
+def _environment() -> dict[str, str]:
+    """What a job's process is told: our environment, and whose request it works for."""
+    return {**os.environ, request_id.VARIABLE: request_id.current(), tracing.VARIABLE: tracing.parent()}
 
 
 def _review() -> ReviewService:
@@ -131,8 +161,13 @@ def _tail(path: Path, lines: int = 5) -> str:
 
 def main() -> None:
     """Entry point of `python -m dermloop.worker`."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    consume(Home.at().root)
+    own = telemetry_settings.read()
+    logs.configure("worker", own)
+    tracing.start("worker", own)
+    try:
+        consume(Home.at().root)
+    finally:
+        tracing.stop()
 
 
 if __name__ == "__main__":

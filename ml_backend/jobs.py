@@ -27,6 +27,7 @@ from redis.exceptions import RedisError
 
 from ml_backend.errors import JobError
 from ml_backend.job_pulse import BEATS, Watch, beating, is_gone, owner
+from telemetry import request_id
 
 RETRAIN = "retrain"
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Job:
     """One asked-for piece of work and its fate; moments are ISO 8601 in UTC, `detail` is a sentence on progress.
 
     There is one pending or running job at most for each `kind` and `subject`. `attempt` counts how often it was put
-    back after a worker was lost.
+    back after a worker was lost. `request_id` is that of the request that asked for it.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Job:
     detail: str = ""
     subject: str = ""
     attempt: int = 0
+    request_id: str = ""
 
     @property
     def claim(self) -> str:
@@ -154,6 +156,7 @@ class JobQueue:
     def _requested(self, kind: str, reason: str, requested_by: str, subject: str) -> Job:
         for _ in range(3):
             job = Job(uuid.uuid4().hex, kind, JobState.PENDING, reason, requested_by, _now(), subject=subject)
+            job = replace(job, request_id=request_id.accepted(request_id.current()))
             self._save(job)
             if self._huey.put_if_empty(_active_key(job), job.id):
                 self._task(job.id)
@@ -267,7 +270,8 @@ class JobQueue:
 
     def _work(self, job: Job, handle: JobHandle) -> None:
         try:
-            detail = self._works[job.kind](handle)
+            with request_id.bound(request_id.accepted(job.request_id)):
+                detail = self._works[job.kind](handle)
         except JobCancelled:
             if not handle.lost():
                 self._finished(job, JobState.CANCELLED, "cancelled while it ran")

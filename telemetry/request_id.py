@@ -12,6 +12,9 @@ from typing import Any
 from telemetry import tracing
 
 HEADER = "X-Request-ID"
+VARIABLE = "DERMLOOP_REQUEST_ID"
+"""How a process learns for whose request it was started."""
+
 _FIT = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _current: ContextVar[str] = ContextVar("request_id", default="")
 

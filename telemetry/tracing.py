@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 _PARENT = "traceparent"
+VARIABLE = "DERMLOOP_TRACEPARENT"
+"""How a process learns of which trace it is a part."""
+
 Fact = str | int | float | bool
 
 
@@ -89,6 +92,16 @@ def outgoing() -> dict[str, str]:
     return carrier
 
 
+def parent() -> str:
+    """The running span in the words of W3C's trace context; empty where none is running."""
+    return outgoing().get(_PARENT, "")
+
+
 def trace_id() -> str:
     """The id of the running trace in hexadecimal; empty where none is running."""
-    return outgoing().get(_PARENT, "").split("-")[1] if outgoing() else ""
+    return "".join(parent().split("-")[1:2])
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """Headers that go on with the trace that a process was started in."""
+    return {_PARENT: found} if (found := environment.get(VARIABLE)) else {}
