@@ -28,6 +28,7 @@ from converters.written import Written
 
 _POINTED = re.compile(rb"keypoint|kpt_shape")
 _OTHER = "Choose another format."
+_LESIONS, _LESION_FREE = Finding.LESIONS, Finding.LESION_FREE  # looking up a member costs a call in Python 3.11
 _TABLES = frozenset({".json", ".jsonl", ".yaml", ".yml", ".manifest"})
 Progress = Callable[[str, int], None]
 
@@ -143,7 +144,7 @@ def _read(request: Request, progress: Progress) -> Iterator[DatasetItem | Entry]
     assert request.reader.read is not None
     assigned = _splits(request) if request.split is not None else {}
     for number, found in enumerate(request.reader.read(request.source, request.read), 1):
-        if isinstance(found, DatasetItem) and found.record.image_id in assigned:
+        if assigned and isinstance(found, DatasetItem) and found.record.image_id in assigned:
             yield replace(found, split=assigned[found.record.image_id])
         else:
             yield found
@@ -179,46 +180,49 @@ def _outline(item: DatasetItem) -> DatasetItem:
 
 def _accepted(found: Iterable[DatasetItem | Entry], request: Request, tally: _Tally) -> Iterator[DatasetItem]:
     """The items that have a place in the target; the others become entries."""
-    carries = request.writer.carries
+    carries, entries, seen = request.writer.carries, tally.entries, tally.seen
     for item in found:
         if isinstance(item, Entry):
-            tally.entries.append(item)
-        elif (entry := _objection(item, request, tally)) is not None:
-            tally.entries.append(entry)
+            entries.append(item)
+        elif (key := hash(item.record.image_id)) in seen:
+            reason = "the same image came before; merge its tasks, or delete one of them"
+            entries.append(Entry(Kind.REFUSED, _name(item), "image", item.record.image_id[:80], reason))
         else:
-            reason = _no_place(item, carries)
-            if reason is None:
+            seen[key] = None
+            if (entry := _objection(item, carries)) is None:
                 yield item
             else:
-                tally.entries.append(Entry(Kind.SKIPPED, _name(item), "finding", item.truth.finding.value, reason))
+                entries.append(entry)
 
 
-def _no_place(item: DatasetItem, carries: Carries) -> str | None:
-    """Why an item has no place in a format by design, or None where it has one."""
-    finding = item.truth.finding
+def _objection(item: DatasetItem, carries: Carries) -> Entry | None:
+    """Why an item has no place in a target, or None where it has one."""
+    truth, finding = item.truth, item.truth.finding
+    if finding is _LESIONS:
+        if not truth.lesions:
+            refusal = "says lesions are marked, but none is; it must not become a background"
+            return Entry(Kind.REFUSED, _name(item), "finding", "lesions", refusal)
+        reason = None
+    else:
+        reason = _no_negative(finding, carries)
+    if reason is None and not carries.whole_image:
+        reason = _whole_image_only(truth)
+    return None if reason is None else Entry(Kind.SKIPPED, _name(item), "finding", finding.value, reason)
+
+
+def _no_negative(finding: Finding, carries: Carries) -> str | None:
+    """Why a negative has no place in a format by design, or None where it has one."""
     if finding is Finding.LESION_FREE and not carries.background:
         return "lesion-free images have no place in this format"
     if finding is Finding.NOT_LOOKED_AT or (finding is Finding.UNGRADABLE and "finding" not in carries.fields):
         return "only a confirmed lesion-free image becomes a background"
-    if not carries.whole_image and _is_for_the_whole_image(item.truth):
-        return "its diagnosis is for the whole picture, and this format would make a box of it"
     return None
 
 
-def _is_for_the_whole_image(truth: Annotation) -> bool:
-    told = [lesion.attributes for lesion in truth.lesions if lesion.attributes]
-    return bool(told) and any(WHOLE_IMAGE in attributes for attributes in told)
-
-
-def _objection(item: DatasetItem, request: Request, tally: _Tally) -> Entry | None:
-    key = hash(item.record.image_id)
-    if key in tally.seen:
-        reason = "the same image came before; merge its tasks, or delete one of them"
-        return Entry(Kind.REFUSED, _name(item), "image", item.record.image_id[:80], reason)
-    tally.seen[key] = None
-    if item.truth.finding is Finding.LESIONS and not item.truth.lesions:
-        reason = "says lesions are marked, but none is; it must not become a background"
-        return Entry(Kind.REFUSED, _name(item), "finding", "lesions", reason)
+def _whole_image_only(truth: Annotation) -> str | None:
+    for attributes in [lesion.attributes for lesion in truth.lesions if lesion.attributes]:
+        if WHOLE_IMAGE in attributes:
+            return "its diagnosis is for the whole picture, and this format would make a box of it"
     return None
 
 
@@ -231,9 +235,10 @@ def _noted(found: Iterable[Placed], tally: _Tally, written: Written | None) -> I
     for placed in found:
         item = placed.item
         tally.images += 1
-        tally.backgrounds += item.truth.finding is Finding.LESION_FREE
+        if item.truth.finding is _LESION_FREE:
+            tally.backgrounds += 1
         if item.split is not None:
-            tally.splits[item.split.value] += 1
+            tally.splits[str(item.split)] += 1
         for lesion in item.truth.lesions:
             classes[lesion.diagnosis or f"open ({lesion.severity})"] += 1
         if placed.image is None:

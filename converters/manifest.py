@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from datetime import datetime
-from itertools import compress
-from operator import attrgetter, is_not
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -41,9 +40,14 @@ def encode_line(value: Mapping[str, Any]) -> bytes:
 
 def encode_record(record: ImageRecord) -> dict[str, Any]:
     """Plain form of an image record that `decode_record` reads back equal."""
-    row = _without_defaults(record)
-    row["size"] = [record.size.width, record.size.height]
-    return row
+    size = [record.size.width, record.size.height]
+    return {"image_id": record.image_id, "uri": record.uri, "size": size, **encode_facts(record)}
+
+
+def encode_facts(record: ImageRecord) -> dict[str, Any]:
+    """Plain form of what a record knows beside the image's id, place and size."""
+    row = {"original_name": record.original_name} if record.original_name else {}
+    return row if _RARE_FACTS(record) == _NO_FACTS else {**row, **_without_defaults(record)}
 
 
 def decode_record(row: Mapping[str, Any]) -> ImageRecord:
@@ -60,15 +64,21 @@ def decode_record(row: Mapping[str, Any]) -> ImageRecord:
 
 def encode_annotation(annotation: Annotation) -> dict[str, Any]:
     """Plain form of an annotation that `decode_annotation` reads back equal."""
-    return {**encode_answer(annotation), "lesions": [encode_lesion(lesion) for lesion in annotation.lesions]}
+    lesions = [encode_lesion(lesion) for lesion in annotation.lesions]
+    return {"image_id": annotation.image_id, **encode_answer(annotation), "lesions": lesions}
 
 
 def encode_answer(annotation: Annotation) -> dict[str, Any]:
-    """Plain form of an annotation without its lesions."""
-    row = _without_defaults(annotation)
-    row.pop("lesions", None)
-    row["finding"] = str(annotation.finding)
-    row["level"] = _LEVELS[annotation.level]
+    """Plain form of an annotation without its image and its lesions."""
+    row: dict[str, Any] = {"finding": str(annotation.finding), "level": _LEVELS[annotation.level]}
+    if annotation.author:
+        row["author"] = annotation.author
+    if annotation.annotation_id:
+        row["annotation_id"] = annotation.annotation_id
+    if annotation.lead_time is not None:
+        row["lead_time"] = annotation.lead_time
+    if _RARE_ANSWERS(annotation) != _NO_ANSWERS:
+        row.update(_without_defaults(annotation))
     if annotation.created_at is not None:
         row["created_at"] = annotation.created_at.isoformat()
     if annotation.redactions:
@@ -126,20 +136,25 @@ def decode_lesion(row: Mapping[str, Any]) -> Lesion:
 
 
 def _without_defaults(value: Any) -> dict[str, Any]:
-    names, defaults, values = _DEFAULTS[type(value)]
-    found = values(value)
-    differing = compress(zip(names, found, defaults, strict=True), map(is_not, found, defaults))
-    return {name: current for name, current, default in differing if default is MISSING or current != default}
+    columns = ((name, getattr(value, name), default) for name, default in _DEFAULTS[type(value)].items())
+    return {name: current for name, current, default in columns if current != default}
 
 
-def _defaults(kind: type[ImageRecord | Annotation | Lesion]) -> tuple[tuple[str, ...], tuple[Any, ...], Any]:
-    known = fields(kind)
-    names = tuple(field.name for field in known)
-    return names, tuple(field.default for field in known), attrgetter(*names)
+def _defaults(kind: type[ImageRecord | Annotation | Lesion], *apart: str) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(kind) if field.name not in apart}
 
 
 _LEVELS = tuple(level.name.lower() for level in TruthLevel)
-_DEFAULTS = {kind: _defaults(kind) for kind in (ImageRecord, Annotation, Lesion)}
+_DEFAULTS = {
+    ImageRecord: _defaults(ImageRecord, "image_id", "uri", "size"),
+    Annotation: _defaults(Annotation, "image_id", "finding", "level", "lesions"),
+    Lesion: _defaults(Lesion, "box"),
+}
+_NO_FACTS = tuple(default for name, default in _DEFAULTS[ImageRecord].items() if name != "original_name")
+_RARE_FACTS = attrgetter(*(name for name in _DEFAULTS[ImageRecord] if name != "original_name"))
+_SEEN_TO = ("author", "annotation_id", "lead_time", "created_at")
+_NO_ANSWERS = tuple(default for name, default in _DEFAULTS[Annotation].items() if name not in _SEEN_TO)
+_RARE_ANSWERS = attrgetter(*(name for name in _DEFAULTS[Annotation] if name not in _SEEN_TO))
 
 
 def _encode_shape(shape: Shape) -> dict[str, Any]:

@@ -36,38 +36,63 @@ _OPEN_START = 1001
 _OPEN = {severity: _OPEN_START + index for index, severity in enumerate(controls.OPEN_LABELS)}
 _CHUNK = 1 << 20
 _BATCH = 200
+_MANUAL = Origin.MANUAL
 
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows of one list of a file, kept on disk once they are large; written many at a time."""
+    """Rows of one list of a file, turned into bytes many at a time."""
 
-    stream: IO[bytes]
     count: int = 0
     _waiting: list[Mapping[str, Any]] = field(default_factory=list)
     _begun: bool = False
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append rows."""
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Append rows; whether so many wait that they should be taken."""
         self.count += len(rows)
         self._waiting += rows
-        if len(self._waiting) >= _BATCH:
-            self.flush()
+        return len(self._waiting) >= _BATCH
 
-    def flush(self) -> None:
-        """Write what waits."""
-        if self._waiting:
-            self.stream.write((b",\n" if self._begun else b"") + orjson.dumps(self._waiting)[1:-1])
-            self._begun = True
-            self._waiting.clear()
+    def take(self) -> bytes:
+        """What waits, as it follows what was taken before."""
+        if not self._waiting:
+            return b""
+        content = (b",\n" if self._begun else b"") + orjson.dumps(self._waiting)[1:-1]
+        self._begun = True
+        self._waiting.clear()
+        return content
 
 
 @dataclass(frozen=True, slots=True)
-class _Spool:
-    """The two lists of one split's file."""
+class _File:
+    """The file of one split: annotations go straight into it, the rows of its images wait on disk for their turn."""
 
-    images: _Rows
-    annotations: _Rows
+    path: str
+    spooled: IO[bytes]
+    images: _Rows = field(default_factory=_Rows)
+    annotations: _Rows = field(default_factory=_Rows)
+
+    def begun(self, settings: WriteSettings) -> Piece:
+        """What stands before the annotations."""
+        head = b'{"info":{"description":"dermloop export"},"licenses":[],"categories":'
+        return Piece(self.path, head + orjson.dumps(_categories(settings)) + b',\n"annotations":[')
+
+    def add(self, placed: Placed, categories: _Categories) -> bool:
+        """Append an item; whether annotations should be taken."""
+        image, first, size = self.images.count + 1, self.annotations.count + 1, placed.item.record.size
+        if self.images.add([_image_row(placed, image)]):
+            self.spooled.write(self.images.take())
+        lesions = enumerate(placed.item.truth.lesions, first)
+        return self.annotations.add([_annotation_row(lesion, size, n, image, categories) for n, lesion in lesions])
+
+    def rest(self) -> Iterator[Piece]:
+        """What is left when all items have been added."""
+        yield Piece(self.path, self.annotations.take() + b'],\n"images":[')
+        self.spooled.write(self.images.take())
+        self.spooled.seek(0)
+        while chunk := self.spooled.read(_CHUNK):
+            yield Piece(self.path, chunk)
+        yield Piece(self.path, b"]}\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +111,20 @@ class _Categories:
 
 def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
     """One instances file for each split, and the images under `images/<split>/`."""
-    spools: dict[str, _Spool] = {}
+    files: dict[str, _File] = {}
     categories = _Categories.of(settings)
     with ExitStack() as stack:
         for placed in items:
-            if (spool := spools.get(split := placed.split)) is None:
-                streams = (stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in range(2))
-                spool = spools[split] = _Spool(*map(_Rows, streams))
-            _add(spool, placed, categories)
+            if (file := files.get(split := placed.split)) is None:
+                spooled = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+                file = files[split] = _File(f"annotations/instances_{split}.json", spooled)
+                yield file.begun(settings)
+            if file.add(placed, categories):
+                yield Piece(file.path, file.annotations.take())
             if placed.image is not None:
                 yield Picture(f"images/{split}/{placed.name}", placed)
-        for split, spool in sorted(spools.items()):
-            yield from _file(f"annotations/instances_{split}.json", spool, settings)
-
-
-def _add(spool: _Spool, placed: Placed, categories: _Categories) -> None:
-    image, first, size = spool.images.count + 1, spool.annotations.count + 1, placed.item.record.size
-    spool.images.add([_image_row(placed, image)])
-    lesions = enumerate(placed.item.truth.lesions, first)
-    spool.annotations.add([_annotation_row(lesion, size, (number, image), categories) for number, lesion in lesions])
-
-
-def _file(path: str, spool: _Spool, settings: WriteSettings) -> Iterator[Piece]:
-    categories = orjson.dumps(_categories(settings))
-    yield Piece(path, b'{"info":{"description":"dermloop export"},"licenses":[],"categories":' + categories)
-    for name, rows in (("images", spool.images), ("annotations", spool.annotations)):
-        yield Piece(path, f',\n"{name}":['.encode())
-        rows.flush()
-        rows.stream.seek(0)
-        while chunk := rows.stream.read(_CHUNK):
-            yield Piece(path, chunk)
-        yield Piece(path, b"]")
-    yield Piece(path, b"}\n")
+        for _, file in sorted(files.items()):
+            yield from file.rest()
 
 
 def _categories(settings: WriteSettings) -> list[dict[str, Any]]:
@@ -137,15 +144,12 @@ def _image_row(placed: Placed, number: int) -> dict[str, Any]:
     record, size = placed.item.record, placed.item.record.size
     row: dict[str, Any] = {"id": number, "file_name": placed.name, "width": size.width, "height": size.height}
     extra = {}
-    facts = manifest.encode_record(record)
-    for known in ("uri", "size", "image_id"):
-        del facts[known]
+    facts = manifest.encode_facts(record)
     if facts.get("original_name") == placed.name:
         del facts["original_name"]
     if facts:
         extra["record"] = facts
     said = manifest.encode_answer(placed.item.truth)
-    del said["image_id"]
     if said != _PLAIN:
         extra["truth"] = said
     if extra:
@@ -157,14 +161,14 @@ _PLAIN = {"finding": "lesions", "level": "technician"}
 
 
 def _annotation_row(
-    lesion: Lesion, size: ImageSize, numbers: tuple[int, int], categories: _Categories
+    lesion: Lesion, size: ImageSize, number: int, image: int, categories: _Categories
 ) -> dict[str, Any]:
     shape, box = lesion.shape, lesion.box.clipped(size)
     x0, y0, x1, y1 = box.x_min, box.y_min, box.x_max, box.y_max
     width, height = x1 - x0, y1 - y0
     row: dict[str, Any] = {
-        "id": numbers[0],
-        "image_id": numbers[1],
+        "id": number,
+        "image_id": image,
         "category_id": _OPEN[lesion.severity] if lesion.diagnosis is None else categories.named[lesion.diagnosis],
         "bbox": [x0, y0, width, height],
         "area": width * height if shape is None else _area(shape, box, size),
@@ -185,7 +189,7 @@ def _extra(lesion: Lesion) -> dict[str, Any]:
     extra: dict[str, Any] = {"box": True} if lesion.shape is None else {}
     if lesion.region_id is not None:
         extra["region_id"] = lesion.region_id
-    if lesion.origin is not Origin.MANUAL:
+    if lesion.origin is not _MANUAL:
         extra["origin"] = lesion.origin.value
     if lesion.probabilities:
         extra["probabilities"] = lesion.probabilities

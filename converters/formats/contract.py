@@ -58,6 +58,9 @@ class WriteSettings:
     crop_copies: int = 1
 
 
+_UNSPLIT = Split.TRAIN.value
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """An item under the file name that is its own in the target; `image` is the file of its bytes where they are.
@@ -78,7 +81,7 @@ class Placed:
     @property
     def split(self) -> str:
         """Folder name of the item's split; `train` where the dataset was not split."""
-        return (self.item.split or Split.TRAIN).value
+        return _UNSPLIT if self.item.split is None else str(self.item.split)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,6 @@ def _task(placed: Placed, settings: WriteSettings) -> dict[str, Any]:
     reading = Reading(said.lesions, said.finding, said.answers, said.relations, said.redactions)
     result = general.encode(reading, record.size, settings.taxonomy)
     facts = manifest.encode_answer(replace(said, answers=(), redactions=(), relations=()))
-    facts.pop("image_id", None)
     stored = manifest.encode_record(record)
     stored.pop("uri", None)
     meta: dict[str, Any] = {

@@ -76,7 +76,7 @@ def read(source: Path, settings: ReadSettings) -> ReadResult:
 
 def plain_item(task: Mapping[str, Any], source: Source) -> DatasetItem | None:
     """The item of a task of one submitted answer of plain boxes, its image known by address; None for any other."""
-    settings = source.settings
+    settings, policy = source.settings, source.settings.policy
     try:
         data, (row,) = task["data"], task["annotations"]
         address = data[settings.image_key or _IMAGE_KEY]
@@ -88,7 +88,7 @@ def plain_item(task: Mapping[str, Any], source: Source) -> DatasetItem | None:
             or source.folder is not None
             or task.get("meta")
             or task.get("drafts")
-            or (task.get("predictions") and settings.policy.truth.minimum is TruthLevel.MODEL)
+            or (task.get("predictions") and policy.truth.minimum is TruthLevel.MODEL)
             or _is_cancelled(row)
             or (len(data) > 1 and _stated(tuple(data)))
         ):
@@ -97,18 +97,19 @@ def plain_item(task: Mapping[str, Any], source: Source) -> DatasetItem | None:
         moment = None if said is None else datetime.fromisoformat(said)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    level = settings.policy.level(author, bool(row.get("ground_truth")))
-    if level < settings.policy.truth.minimum or not (seconds is None or type(seconds) in _NUMBERS):
+    level = policy.level(author, bool(row.get("ground_truth")))
+    if level < policy.truth.minimum or not (seconds is None or type(seconds) in _NUMBERS):
         return None
     lesions, size = boxes
     image_id, number = ADDRESS + address, str(row.get("id", ""))
     record = _made_record(image_id, address, size, located[1])
-    answer = _made_answer(image_id, Finding.LESIONS, lesions, level, author, number, moment, None, seconds)
+    answer = _made_answer(image_id, _LESIONS, lesions, level, author, number, moment, None, seconds)
     return _made_item(record, answer)
 
 
 _IMAGE_KEY = controls.TaskField.IMAGE.value
 _NUMBERS = (float, int)
+_LESIONS = Finding.LESIONS
 
 
 def any_item(task: Mapping[str, Any], name: str, source: Source) -> DatasetItem | Entry:

@@ -46,6 +46,7 @@ class TaskField(StrEnum):
     NOTE = "note"
     PRIORITY = "priority"
     SYNTHETIC = "synthetic"
+    BLIND = "blind"
 
 
 FINDING_LABELS = {"lesions": "Lesions marked", "lesion-free": "Lesion-free", "ungradable": "Ungradable"}
