@@ -10,11 +10,18 @@ from PIL import Image
 from ml_backend.preprocessing import GREY, Floats, Pixels
 from training.config import ClassifierConfig
 
+_BEYOND = 0.4
+"""How much of a crop is mirrored at its edges, as a share of its side: what a turn brings into view."""
+
 
 def wide_size(config: ClassifierConfig) -> tuple[int, float]:
-    """Side in pixels and padding of the training crops, wider than the served window by `crop_margin` on each side."""
+    """Side in pixels and padding of the training crops.
+
+    They are wider than the served window by `crop_margin` on each side, and `oversampling` times finer.
+    """
     padding = config.crop_padding + config.crop_margin
-    return round(config.image_size * (1 + 2 * padding) / (1 + 2 * config.crop_padding)), padding
+    share = (1 + 2 * padding) / (1 + 2 * config.crop_padding)
+    return round(config.image_size * share * config.oversampling), padding
 
 
 def augmented(crops: Pixels, config: ClassifierConfig, generator: np.random.Generator) -> Pixels:
@@ -47,12 +54,14 @@ def mixed(batch: Floats, targets: Floats, alpha: float, generator: np.random.Gen
 
 
 def _turned(crop: Pixels, config: ClassifierConfig, generator: np.random.Generator) -> Pixels:
-    wide, size = crop.shape[0], config.image_size
+    size, edge = config.image_size, round(crop.shape[0] * _BEYOND)
+    crop = np.pad(crop, ((edge, edge), (edge, edge), (0, 0)), "reflect")
+    wide = crop.shape[0]
     angle = math.radians(generator.uniform(-config.rotation, config.rotation))
-    zoom = math.exp(generator.uniform(-config.zoom, config.zoom))
+    zoom = math.exp(generator.uniform(-config.zoom, config.zoom)) * config.oversampling
     shear = generator.uniform(-config.shear, config.shear)
     flip = -1.0 if config.flip and generator.random() < 0.5 else 1.0
-    dx, dy = generator.uniform(-config.shift, config.shift, 2) * size
+    dx, dy = generator.uniform(-config.shift, config.shift, 2) * size * config.oversampling
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     matrix = turn @ np.array([[flip, shear], [0.0, 1.0]]) * zoom
     offset = np.array([wide / 2 + dx, wide / 2 + dy]) - matrix @ np.array([size / 2, size / 2])

@@ -17,7 +17,7 @@ from ml_backend import preprocessing
 from ml_backend.bundle import Scaling
 from ml_backend.onnx_session import Graph
 from ml_backend.preprocessing import Floats, Pixels
-from training import augment, checkpoints, datasets, metrics, networks
+from training import augment, checkpoints, datasets, metrics, networks, sampling
 from training.checkpoints import TrainingState
 from training.config import ClassifierConfig
 from training.datasets import Crops
@@ -29,7 +29,6 @@ from training.runs import Run
 CHECKPOINT = "classifier.weights.h5"
 GRAPH = "classifier.onnx"
 _OUTPUTS = ("logits", "cam")
-LOGIT_ADJUSTED = "logit-adjusted"
 VALIDATION = ("balanced_accuracy", "accuracy", "top3", "auc", "loss")
 """Validation metrics of every epoch; any of them may pick the best checkpoint."""
 _GOLDEN = 16
@@ -191,9 +190,8 @@ def _fit(learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: 
     ):
         if state.epoch < last:
             _freeze(keras, backbone, config, whole=last == frozen)
-            steps = -(-len(learn.labels) // config.batch)
-            prior = _log_prior(learn.labels, len(shape.classes), config)
-            _compile(keras, model, config, rate, steps * (last - first), prior)
+            steps = -(-sampling.epoch_size(learn, config) // config.batch)
+            _compile(keras, model, config, rate, steps * (last - first))
             if state.epoch == first:
                 state.waited = 0
             else:
@@ -220,7 +218,7 @@ def _freeze(keras: Any, backbone: Any, config: ClassifierConfig, whole: bool) ->
         layer.trainable = not whole and number >= top
 
 
-def _compile(keras: Any, model: Any, config: ClassifierConfig, rate: float, steps: int, prior: Floats) -> None:
+def _compile(keras: Any, model: Any, config: ClassifierConfig, rate: float, steps: int) -> None:
     optimizer = keras.optimizers.AdamW(
         _schedule(keras, config, rate, max(steps, 1)),
         weight_decay=config.weight_decay,
@@ -229,24 +227,15 @@ def _compile(keras: Any, model: Any, config: ClassifierConfig, rate: float, step
         ema_momentum=config.ema or 0.99,
         ema_overwrite_frequency=None,
     )
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     optimizer.build(model.trainable_variables)
-    entropy = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+    entropy = keras.losses.CategoricalCrossentropy(from_logits=True)
 
-    def loss(targets: Any, logits: Any) -> Any:
-        return entropy(targets, logits + prior)
+    def loss(wanted: Any, logits: Any) -> Any:
+        targets, priors = keras.ops.split(wanted, 2, axis=1)
+        return entropy(targets, logits + priors)
 
     model.compile(optimizer, loss=loss, jit_compile=False)
-
-
-def _log_prior(labels: datasets.Labels, classes: int, config: ClassifierConfig) -> Floats:
-    """What is added to the logits while training: the log of the class frequencies, or nothing.
-
-    Source: Menon et al. 2021, Long-Tail Learning via Logit Adjustment.
-    """
-    if config.class_weights != LOGIT_ADJUSTED:
-        return np.zeros(classes, dtype=np.float32)
-    counts = np.bincount(labels, minlength=classes)
-    return np.asarray(np.log(np.maximum(counts, 1e-6) / counts.sum()), dtype=np.float32)
 
 
 def _schedule(keras: Any, config: ClassifierConfig, rate: float, steps: int) -> Any:
@@ -327,7 +316,9 @@ def _step(model: Any, batch: Floats, targets: Floats, weights: Floats) -> float:
 def _batches(
     learn: Crops, class_weights: Floats, config: ClassifierConfig, shape: NetworkPlan, generator: np.random.Generator
 ) -> Iterator[tuple[Floats, Floats, Floats]]:
-    order = generator.permutation(len(learn.labels))
+    """Crops, their targets with what is added to the logits behind them (N, 2 C), and weights."""
+    order = sampling.drawn(learn, config, generator)
+    priors = sampling.log_priors(learn, len(shape.classes), config)
     count = -(-len(order) // config.batch)
     for part in np.array_split(order, count):
         views = augment.augmented(learn.pixels[part], config, generator)
@@ -335,13 +326,15 @@ def _batches(
         labels, shares = learn.labels[part], learn.shares[part]
         targets = shares if config.disagreement == "soft" else np.eye(len(shape.classes), dtype=np.float32)[labels]
         agreed = shares[np.arange(len(part)), labels] if config.disagreement == "weight" else 1.0
-        yield (*augment.mixed(batch, targets, config.mixup, generator), class_weights[labels] * agreed)
+        targets = sampling.smoothed(targets, priors[part], config.label_smoothing)
+        wanted = np.concatenate([targets, priors[part]], axis=1)
+        yield (*augment.mixed(batch, wanted, config.mixup, generator), class_weights[labels] * agreed)
 
 
 def _class_weights(labels: datasets.Labels, classes: int, config: ClassifierConfig) -> Floats:
     counts = np.bincount(labels, minlength=classes).astype(np.float32)
     present = counts > 0
-    powers = {"balanced": 1.0, "square-root": 0.5, "none": 0.0, LOGIT_ADJUSTED: 0.0}
+    powers = {"balanced": 1.0, "square-root": 0.5, "none": 0.0, sampling.LOGIT_ADJUSTED: 0.0, sampling.BY_SOURCE: 0.0}
     if config.class_weights not in powers:
         raise ConfigError("classifier.class_weights", config.class_weights, ", ".join(powers), "Correct the value.")
     weights = np.where(present, np.maximum(counts, 1) ** -powers[config.class_weights], 0)

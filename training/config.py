@@ -83,14 +83,18 @@ class DetectorConfig:
 class ClassifierConfig:
     """How the classifier is trained.
 
-    `backbone` is VGG16, MobileNetV2STN (MobileNetV2 alpha 0.75 behind a spatial transformer) or any name in
-    keras.applications. `weights` is `auto` (the champion's checkpoint, else ImageNet's by Keras' own download, else
-    from scratch), `imagenet`, `scratch`, or the path of a weights file for the backbone. `batch_norm` puts batch
-    normalisation behind each convolution of a VGG that starts from scratch; the export folds it into the convolutions.
-    `frozen_epochs` train the head alone and are skipped from scratch; `epochs` train everything, or the top
-    `unfrozen_layers` (0 is all). `class_weights` is balanced, square-root, none, or logit-adjusted (no weights; class
-    frequencies are added to the logits while training). `precision` is float32 or mixed_bfloat16. `crop_margin` is how
-    much wider than the served window a training crop is cut, so that shifts and zooms show real skin.
+    `backbone` is VGG16, MobileNetV2STN (MobileNetV2 alpha 0.75 behind a spatial transformer), Compact (small, for a
+    few thousand crops without pretrained weights) or any name in keras.applications. With `symmetries` the served
+    graph answers with the mean over the eight symmetries of a crop, which is eight times the work. `weights` is `auto`
+    (the champion's checkpoint, else ImageNet's by Keras' own download, else from scratch), `imagenet`, `scratch`, or
+    the path of a weights file for the backbone. `batch_norm` puts batch normalisation behind each convolution of a VGG
+    that starts from scratch; the export folds it into the convolutions. `frozen_epochs` train the head alone and are
+    skipped from scratch; `epochs` train everything, or the top `unfrozen_layers` (0 is all). `class_weights` is
+    balanced, square-root, none, logit-adjusted (no weights; class frequencies are added to the logits while training),
+    or logit-adjusted-by-source (those of each source apart). An epoch shows at most `most_per_class` crops of a class
+    from one source, drawn anew (0: all). `precision` is float32 or mixed_bfloat16. `crop_margin` is how much wider
+    than the served window a training crop is cut, so that shifts and zooms show real skin; `oversampling` how much
+    finer, so that turning blurs less.
     `schedule` is cosine, constant, or plateau (the rate is multiplied by `plateau_factor` after `plateau_patience`
     epochs without a better score, down to `least_learning_rate`); after `patience` such epochs training ends.
     `colour_constancy` is the share of training crops shown under a neutral light. `ema` averages the weights over
@@ -106,6 +110,7 @@ class ClassifierConfig:
     weights: str = "auto"
     image_size: int = 64
     batch_norm: bool = True
+    symmetries: bool = False
     frozen_epochs: int = 4
     epochs: int = 20
     unfrozen_layers: int = 0
@@ -117,6 +122,7 @@ class ClassifierConfig:
     label_smoothing: float = 0.05
     disagreement: str = "soft"
     class_weights: str = "balanced"
+    most_per_class: int = 0
     precision: str = "mixed_bfloat16"
     schedule: str = "cosine"
     plateau_patience: int = 4
@@ -138,6 +144,7 @@ class ClassifierConfig:
     colour_constancy: float = 0.0
     crop_padding: float = 0.15
     crop_margin: float = 0.15
+    oversampling: float = 1.0
     sensitivity_goal: float = 0.9
     coverage: float = 0.9
     seed: int = 0

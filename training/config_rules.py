@@ -10,7 +10,7 @@ from typing import Any
 from training.errors import ConfigError
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "classifier.class_weights": ("balanced", "square-root", "none", "logit-adjusted"),
+    "classifier.class_weights": ("balanced", "square-root", "none", "logit-adjusted", "logit-adjusted-by-source"),
     "classifier.disagreement": ("soft", "weight", "none"),
     "classifier.precision": ("float32", "mixed_bfloat16"),
     "classifier.schedule": ("cosine", "plateau", "constant"),
@@ -21,7 +21,14 @@ _DEVICE = re.compile(r"cpu|mps|(cuda:)?\d+(,\d+)*|-1(,-1)*")
 _AT_LEAST_ONE = ("batch", "nominal_batch", "epochs", "image_size", "max_detections", "patience", "plateau_patience")
 _SHARES = ("agreement_weight", "colour_constancy", "coverage", "dropout", "ema", "fusion_iou", "iou_threshold")
 _MORE_SHARES = ("label_smoothing", "level", "plateau_factor", "score_threshold", "sensitivity_goal")
-_NOT_NEGATIVE = ("learning_rate", "fine_tune_learning_rate", "weight_decay", "workers", "frozen_epochs")
+_NOT_NEGATIVE = (
+    "learning_rate",
+    "fine_tune_learning_rate",
+    "weight_decay",
+    "workers",
+    "frozen_epochs",
+    "most_per_class",
+)
 
 
 def require_valid(item: str, table: str, values: Mapping[str, Any]) -> None:

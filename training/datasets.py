@@ -57,6 +57,7 @@ class Crops:
     image_ids: tuple[str, ...]
     shares: Floats
     unlabelled: int = 0
+    sources: tuple[str, ...] = ()
 
 
 def gradable(items: Iterable[DatasetItem]) -> Iterator[DatasetItem]:
@@ -108,13 +109,15 @@ def yolo_folder(
 
 def crops(version: DatasetVersion, split: Split, target: Target, *, size: int, padding: float, cache: Path) -> Crops:
     """The crops of all lesions of a split whose class is known, cut by the serving code, made once under `cache`."""
-    key = hashlib.sha256(f"2|{version.digest}|{split}|{target}|{size}|{padding:.6f}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"3|{version.digest}|{split}|{target}|{size}|{padding:.6f}".encode()).hexdigest()[:16]
     path = cache / f"crops-{key}.npz"
     if not path.is_file():
         _store(path, _cut(version, split, target, size, padding))
     with np.load(path, allow_pickle=False) as found:
         image_ids = tuple(str(name) for name in found["image_ids"])
-        return Crops(found["pixels"], found["labels"], image_ids, found["shares"], int(found["unlabelled"]))
+        sources = tuple(str(name) for name in found["sources"])
+        left = int(found["unlabelled"])
+        return Crops(found["pixels"], found["labels"], image_ids, found["shares"], left, sources)
 
 
 def class_index(lesion: Lesion, target: Target, taxonomy: Taxonomy) -> int | None:
@@ -141,7 +144,7 @@ _MORE = "Approve more images, or change the split shares."
 
 def _cut(version: DatasetVersion, split: Split, target: Target, size: int, padding: float) -> Crops:
     known = version.dataset.taxonomy
-    pixels, labels, image_ids, shares, unlabelled = [], [], [], [], 0
+    pixels, labels, image_ids, shares, sources, unlabelled = [], [], [], [], [], 0
     for item in gradable(version.dataset.only(split)):
         indices = [class_index(lesion, target, known) for lesion in item.truth.lesions]
         unlabelled += indices.count(None)
@@ -154,17 +157,19 @@ def _cut(version: DatasetVersion, split: Split, target: Target, size: int, paddi
                 labels.append(index)
                 shares.append(agreement.target_shares(lesion, index, target, known))
                 image_ids.append(item.record.image_id)
+                sources.append(item.record.source or "")
     stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8)
     columns = np.array(shares, dtype=np.float32).reshape(len(labels), len(known.classes(target)))
-    return Crops(stacked, np.array(labels, dtype=np.intp), tuple(image_ids), columns, unlabelled)
+    return Crops(stacked, np.array(labels, dtype=np.intp), tuple(image_ids), columns, unlabelled, tuple(sources))
 
 
 def _store(path: Path, found: Crops) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{uuid.uuid4().hex}.npz")
-    names, left = np.array(found.image_ids, dtype=np.str_), found.unlabelled
+    names, sources = (np.array(words, dtype=np.str_) for words in (found.image_ids, found.sources))
+    columns = {"labels": found.labels, "shares": found.shares, "image_ids": names, "sources": sources}
     try:
-        np.savez(draft, pixels=found.pixels, labels=found.labels, shares=found.shares, image_ids=names, unlabelled=left)
+        np.savez(draft, allow_pickle=False, pixels=found.pixels, unlabelled=np.array(found.unlabelled), **columns)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

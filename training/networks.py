@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ _SIGNED = ("MobileNet", "Inception", "Xception", "NASNet")
 STN = "MobileNetV2STN"
 """The name of MobileNetV2 (alpha 0.75) behind a spatial transformer network."""
 
+COMPACT = "Compact"
+"""The name of the small network that starts from scratch."""
+
 _DOWNLOADS = ("storage.googleapis.com", 443)
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkPlan:
-    """All that fixes a network's weights: a checkpoint fits exactly when the plans are equal."""
+    """All that fixes a network's weights, and whether its served graph averages over the symmetries of a crop."""
 
     backbone: str
     target: Target
@@ -36,6 +39,7 @@ class NetworkPlan:
     image_size: int
     batch_norm: bool
     scaling: Scaling
+    symmetries: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ def choose_start(config: ClassifierConfig, classes: tuple[str, ...], champion: P
         return Start(None, config.weights, f"the file {Path(config.weights).name}")
     if config.weights == "auto" and champion is not None and _fits(champion, config, classes):
         return Start(champion, None, "the champion's checkpoint")
+    if config.backbone == COMPACT:
+        return Start(None, None, "scratch")
     if _reachable():
         return Start(None, "imagenet", "ImageNet weights")
     return Start(None, None, "scratch: ImageNet weights are out of reach")
@@ -86,11 +92,12 @@ def choose_start(config: ClassifierConfig, classes: tuple[str, ...], champion: P
 def plan(config: ClassifierConfig, classes: tuple[str, ...], start: Start) -> NetworkPlan:
     """The network of a configuration; a checkpoint keeps the plan it was trained with."""
     if start.checkpoint is not None:
-        return read_plan(start.checkpoint)
+        return replace(read_plan(start.checkpoint), symmetries=config.symmetries)
     pretrained = start.backbone is not None
     scaling = _scaling(config.backbone) if pretrained else Scaling.SIGNED
     normalised = config.batch_norm and not pretrained and config.backbone.startswith("VGG")
-    return NetworkPlan(config.backbone, config.target, classes, config.image_size, normalised, scaling)
+    side, symmetries = config.image_size, config.symmetries
+    return NetworkPlan(config.backbone, config.target, classes, side, normalised, scaling, symmetries)
 
 
 def build(shape: NetworkPlan, weights: str | None, dropout: float) -> tuple[Any, Any]:
@@ -108,9 +115,15 @@ def serving_graph(shape: NetworkPlan, model: Any) -> Any:
     keras = keras_library()
     backbone = _backbone(keras, shape, None)
     head = keras.layers.Conv2D(len(shape.classes), 1, name="cam")
+    pictures = backbone.input
     cam = head(backbone.output)
+    if shape.symmetries:
+        from training import symmetries
+
+        pictures = keras.Input(backbone.input.shape[1:])
+        cam = symmetries.gathered(head(backbone(symmetries.spread(pictures))))
     logits = keras.layers.GlobalAveragePooling2D(name="logits")(cam)
-    graph = keras.Model(backbone.input, [logits, cam], name="classifier")
+    graph = keras.Model(pictures, [logits, cam], name="classifier")
     weights = model.get_weights()
     backbone.set_weights(weights[:-2])
     head.set_weights([weights[-2][None, None], weights[-1]])
@@ -165,6 +178,8 @@ def _backbone(keras: Any, shape: NetworkPlan, weights: str | None) -> Any:
     side = (shape.image_size, shape.image_size, 3)
     if shape.backbone == STN:
         return _behind_transformer(keras, side, weights)
+    if shape.backbone == COMPACT:
+        return _compact(shape, weights)
     maker = getattr(keras.applications, shape.backbone, None)
     if maker is None:
         raise ConfigError("classifier.backbone", shape.backbone, "a name in keras.applications", "Correct the name.")
@@ -174,6 +189,17 @@ def _backbone(keras: Any, shape: NetworkPlan, weights: str | None) -> Any:
     last = next(layer for layer in reversed(whole.layers) if isinstance(layer, keras.layers.Conv2D))
     features = keras.Model(whole.input, last.output, name=whole.name)
     return _normalised(keras, features) if shape.batch_norm else features
+
+
+def _compact(shape: NetworkPlan, weights: str | None) -> Any:
+    from training import compact
+
+    if weights is not None:
+        raise ConfigError("classifier.weights", weights, "scratch: nothing is published", "Set it to scratch.")
+    if shape.image_size % compact.STEP:
+        wanted = f"a multiple of {compact.STEP}"
+        raise ConfigError("classifier.image_size", shape.image_size, wanted, "Correct the value.")
+    return compact.backbone(shape.image_size)
 
 
 def _behind_transformer(keras: Any, side: tuple[int, int, int], weights: str | None) -> Any:

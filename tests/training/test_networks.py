@@ -1,0 +1,58 @@
+"""The small network and the reading in all symmetries, as they are served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters.taxonomy import Target
+from ml_backend.bundle import Scaling
+from ml_backend.onnx_session import Graph
+from training.errors import ConfigError
+from training.networks import NetworkPlan
+
+pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore")]
+
+
+def plan(symmetries: bool = False, size: int = 32) -> NetworkPlan:
+    return NetworkPlan("Compact", Target.SEVERITY, ("low", "moderate", "high"), size, False, Scaling.SIGNED, symmetries)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    from training import networks
+
+    networks.keras_library().utils.set_random_seed(0)
+    found, _ = networks.build(plan(), None, 0.0)
+    return found
+
+
+def test_the_reading_of_all_symmetries_is_their_mean_and_the_same_for_each(model: Any, tmp_path: Path) -> None:
+    from training import classifier, networks
+
+    crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3)).astype(np.uint8)
+    path, parity = classifier.export(plan(symmetries=True), model, tmp_path / "all.onnx", crops, 1e-3)
+    assert parity < 1e-3
+    batch = crops.astype(np.float32) / 127.5 - 1
+    views = [
+        view[:, ::up, ::left] for view in (batch, batch.transpose(0, 2, 1, 3)) for up in (1, -1) for left in (1, -1)
+    ]
+    single = networks.serving_graph(plan(), model)
+    wanted = np.mean([single.predict(np.ascontiguousarray(view), verbose=0)[0] for view in views], axis=0)
+    logits, cam = Graph(path).run(batch)
+    assert logits == pytest.approx(wanted, abs=1e-3)
+    turned_logits, turned_cam = Graph(path).run(np.ascontiguousarray(batch.transpose(0, 2, 1, 3)[:, ::-1]))
+    assert turned_logits == pytest.approx(logits, abs=1e-3)
+    assert turned_cam == pytest.approx(
+        cam.transpose(0, 2, 1, 3)[:, ::-1] if cam.shape[-1] == 3 else turned_cam, abs=1e-3
+    )
+
+
+def test_the_small_network_wants_sides_that_its_stages_divide() -> None:
+    from training import networks
+
+    with pytest.raises(ConfigError, match="multiple of 16"):
+        networks.build(plan(size=40), None, 0.0)
