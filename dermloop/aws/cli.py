@@ -184,6 +184,25 @@ def collect_labels(
 
 
 @app.command()
+def cost(
+    images: list[int] = typer.Option([1_000, 10_000, 100_000], help="Pictures a day; several times for several rows."),
+    prices: Path | None = typer.Option(None, help="Sheet of prices and figures; the package's own by default."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Print what a month is expected to cost, from the measured time for a picture and declared prices; asks nobody."""
+    from dermloop.aws import cost as costs
+
+    sheet = costs.read(prices or costs.PRICES)
+    months = [costs.month(count, sheet) for count in images]
+    if as_json:
+        for one in months:
+            typer.echo(json.dumps({**asdict(one), "uploads": one.uploads, "region": sheet.region}))
+        return
+    typer.echo(f"US dollars a month in {sheet.region}, prices of {sheet.looked_up}.")
+    typer.echo(costs.table(months), nl=False)
+
+
+@app.command()
 def template(out: Path | None = typer.Option(None, help="Write it to this file instead of printing it.")) -> None:
     """Print the CloudFormation template, for those who deploy by other means."""
     from dermloop.aws.stack import TEMPLATE, rendered

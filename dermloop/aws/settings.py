@@ -21,7 +21,7 @@ class AwsSettings(BaseSettings):
     spot: bool = Field(True, description="train on spot capacity, with checkpoints")
     spot_wait_hours: float = Field(24.0, gt=0, description="longest wait for spot capacity, the run included")
     tuning_parallel: int = Field(2, ge=1, description="trials of a tuning job at the same time")
-    backfill_instance: str = Field("ml.c5.xlarge", description="instance type of backfills")
+    backfill_instance: str = Field("ml.m5.xlarge", description="instance type of backfills")
     backfill_instances: int = Field(1, ge=1, description="instances of a backfill")
     backfill_parallel: int = Field(4, ge=1, description="requests at the same time to each instance of a backfill")
 
