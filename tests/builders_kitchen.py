@@ -187,7 +187,7 @@ class Kitchen:
             self._shell(f"rm -f {place}/bin/python3 {place}/bin/python {place}/bin/pip {place}/bin/uv")
             self._shell(f"ln -s {name} {place}/bin/python3 && ln -s {name} {place}/bin/python")
             self._shell(f"cd {place}/lib/{name} && {_CLEAN}")
-            self._program(root, "pip", f'{_PIP}\nexec {_uv()} pip "$@" --system')
+            self._program(root, "pip", f'{_PIP}\nexec {uv()} pip "$@" --system')
         self._program(root, "apt-get", _APT)
 
     def _program(self, root: Path, name: str, script: str) -> None:
@@ -273,7 +273,8 @@ class Kitchen:
         assert done.returncode == 0, f"{script}\n{done.stderr}"
 
 
-def _uv() -> str:
+def uv() -> str:
+    """The path of uv, which `make install` brings."""
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if beside.exists() else str(shutil.which("uv"))
 
