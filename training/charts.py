@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -10,6 +11,7 @@ from training.metrics import Array
 
 _SIDE = 260
 _EDGE = 56
+_STRIP = 150
 _COLOURS = ("#1e7fc2", "#c2185b", "#e68a00")
 
 
@@ -40,23 +42,40 @@ def line_chart(
 
 def matrix_chart(matrix: Array, names: Sequence[str]) -> str:
     """An SVG of a confusion matrix: rows are the truth, columns the answer, shade the share of the row."""
-    cell = _SIDE / max(len(names), 1)
+    cell, left = _SIDE / max(len(names), 1), max(_EDGE, 14 + 7 * max(map(len, names), default=0))
     parts = []
     for row, counts in enumerate(matrix):
         total = float(counts.sum()) or 1.0
         y = 10 + row * cell
-        parts.append(f'<text x="{_EDGE - 4}" y="{y + cell / 2 + 4:.1f}" text-anchor="end">{escape(names[row])}</text>')
+        parts.append(f'<text x="{left - 4}" y="{y + cell / 2 + 4:.1f}" text-anchor="end">{escape(names[row])}</text>')
         for column, count in enumerate(counts):
-            share, x = float(count) / total, _EDGE + column * cell
+            share, x = float(count) / total, left + column * cell
             fill = f"rgba(30,127,194,{share:.2f})"
             ink = "#fff" if share > 0.55 else "#222"
             parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{cell:.1f}" height="{cell:.1f}" fill="{fill}"/>')
             middle = f'x="{x + cell / 2:.1f}" y="{y + cell / 2 + 4:.1f}"'
             parts.append(f'<text {middle} text-anchor="middle" fill="{ink}">{int(count)}</text>')
     for column, name in enumerate(names):
-        x = _EDGE + (column + 0.5) * cell
+        x = left + (column + 0.5) * cell
         parts.append(f'<text x="{x:.1f}" y="{_SIDE + 26}" text-anchor="middle">{escape(name)}</text>')
-    return _framed(parts, "confusion matrix, rows are the truth")
+    return _framed(parts, "confusion matrix, rows are the truth", left)
+
+
+def interval_bar(value: float, low: float, high: float, other: float | None = None) -> str:
+    """An SVG strip from 0 to 1 with an interval, its value, and another model's value as a hollow dot."""
+    if not all(math.isfinite(number) for number in (value, low, high)):
+        return ""
+    at = [_STRIP * min(max(number, 0.0), 1.0) + 6 for number in (low, high, value)]
+    parts = [
+        f'<line x1="6" x2="{_STRIP + 6}" y1="9" y2="9" stroke="#ddd" stroke-width="2"/>',
+        f'<line x1="{at[0]:.1f}" x2="{at[1]:.1f}" y1="9" y2="9" stroke="{_COLOURS[0]}" stroke-width="5"/>',
+    ]
+    if other is not None and math.isfinite(other):
+        x = _STRIP * min(max(other, 0.0), 1.0) + 6
+        parts.append(f'<circle cx="{x:.1f}" cy="9" r="4.5" fill="#fff" stroke="{_COLOURS[1]}" stroke-width="2"/>')
+    parts.append(f'<circle cx="{at[2]:.1f}" cy="9" r="5" fill="{_COLOURS[0]}"/>')
+    title = f"{value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+    return f'<svg class="strip" viewBox="0 0 {_STRIP + 12} 18" role="img" aria-label="{title}">{"".join(parts)}</svg>'
 
 
 def _axes(x_name: str, y_name: str, x_most: float) -> str:
@@ -80,8 +99,8 @@ def _polyline(curve: Curve, x_most: float, colour: str, dashed: bool = False) ->
     return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>'
 
 
-def _framed(parts: Sequence[str], title: str) -> str:
-    box = f"0 0 {_EDGE + _SIDE + 20} {_SIDE + 50}"
+def _framed(parts: Sequence[str], title: str, left: int = _EDGE) -> str:
+    box = f"0 0 {left + _SIDE + 20} {_SIDE + 50}"
     return f'<svg viewBox="{box}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 

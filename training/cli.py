@@ -125,21 +125,30 @@ def compare(
     dataset: Data = "",
     config: Config = "full",
     policy: Annotated[str, typer.Option(help="Gate policy; that of the configuration by default.")] = "",
+    page: Annotated[Path | None, typer.Option(help="Write both side by side to this HTML file.")] = None,
     as_json: Json = False,
 ) -> None:
     """Put two bundles through the gate on the same test split and say every reason; promotes nothing."""
-    from training import registry, retrain
+    from training import comparison, pages, registry, retrain
 
     version, settings = named_version(home, dataset), _with_policy(named_config(config), policy)
     with shown_progress(as_json) as progress:
         bundles = [registry.load_bundle(home / "models", name) for name in (candidate, champion)]
         one, other = (retrain.evaluate(bundle, version, settings, progress) for bundle in bundles)
     decision = retrain.decide(one, other, settings)
+    gaps = {gap.metric: [gap.gap, gap.low, gap.high] for gap in comparison.differences(one, other)}
+    if page is not None:
+        page.write_text(pages.html_report(bundles[0], version, one, other, decision), encoding="utf-8")
     metrics = {m.name: [m.value, other.value(m.name)] for m in one.metrics}
-    lines = [f"{name:32} {a:7.3f}  {b:7.3f}" for name, (a, b) in metrics.items()]
+    lines = [f"{'':32} {'this':>7}  {'other':>7}   difference (paired, 95 %)"]
+    for name, (a, b) in metrics.items():
+        gap = gaps.get(name)
+        lines.append(
+            f"{name:32} {a:7.3f}  {b:7.3f}" + (f"   {gap[0]:+.3f} [{gap[1]:+.3f}, {gap[2]:+.3f}]" if gap else "")
+        )
     lines += [f"{'passes' if check.passed else 'FAILS':7} {check.reason}" for check in decision.checks]
     lines.append(f"{decision.policy}: {'passed' if decision.passed else 'refused'}")
-    tell(as_json, {**retrain.gate_counts(decision), "metrics": metrics}, "\n".join(lines))
+    tell(as_json, {**retrain.gate_counts(decision), "metrics": metrics, "differences": gaps}, "\n".join(lines))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -110,6 +111,14 @@ def reliability(table: CaseTable, bins: int = 10) -> tuple[ReliabilityBin, ...]:
     return tuple(
         ReliabilityBin(float(top[own].mean()), float(right[own].mean()), int(own.sum())) for own in chosen if own.any()
     )
+
+
+def uncalibrated_error(table: CaseTable, temperature: float) -> float:
+    """The expected calibration error before the temperature was applied; NaN without readings."""
+    if not len(table.readings):
+        return math.nan
+    raised = table.probabilities**temperature
+    return metrics.calibration_error(raised / raised.sum(axis=1, keepdims=True), table.truth, np.ones(len(raised)))
 
 
 def abstention(table: CaseTable) -> Curve:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -117,10 +118,18 @@ def cases_of(
 def answers_of(bundle: ModelBundle, version: DatasetVersion, items: Sequence[DatasetItem]) -> Iterator[Answer]:
     """What the serving pipeline says of each item of a version, decoded as serving decodes it."""
     stages = _Stages.open(bundle)
-    for start in range(0, len(items), _CHUNK):
-        part = items[start : start + _CHUNK]
-        images = [datasets.read_decoded(version, item, bundle) for item in part]
-        yield from _ask(stages, images, part)
+    parts = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+
+    def decoded(part: Sequence[DatasetItem]) -> list[DecodedImage]:
+        return [datasets.read_decoded(version, item, bundle) for item in part]
+
+    with ThreadPoolExecutor(1) as ahead:  # pictures are unfolded while the graphs are busy with those before
+        waiting = ahead.submit(decoded, parts[0])
+        for number, part in enumerate(parts):
+            images = waiting.result()
+            if number + 1 < len(parts):
+                waiting = ahead.submit(decoded, parts[number + 1])
+            yield from _ask(stages, images, part)
 
 
 def best_threshold(cases: Iterable[ImageCase]) -> float | None:

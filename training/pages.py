@@ -1,54 +1,55 @@
-"""What people read: one self-contained HTML report for a bundle, and its model card."""
+"""What people read: one self-contained HTML report for a bundle, alone or beside another, and its model card."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import numpy as np
-from PIL import Image
+from markupsafe import Markup
 
-from converters.annotation import Lesion
-from converters.dataset import DatasetItem, DatasetVersion, Split
-from ml_backend import preprocessing
+from converters.dataset import DatasetVersion, Split
 from ml_backend.bundle import ClassifierSpec, ModelBundle
-from ml_backend.images import DecodedImage
-from ml_backend.pipeline import Pipeline
-from ml_backend.preprocessing import Pixels
-from ml_backend.reading import Reading
-from training import charts, curves, datasets
+from training import charts, comparison, curves, pictures
 from training.cases import CaseTable
+from training.comparison import Difference
 from training.gate import GateDecision
-from training.report import EvaluationReport
+from training.report import EvaluationReport, Metric, SliceMetric
+from training.words import HEADLINES, Wording, wording
 
 DISCLAIMER = "Supports annotation and research; no diagnosis."
 HTML = "report.html"
 CARD = "MODEL_CARD.md"
-_MISTAKES = 8
-_PICTURE = 160
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A titled SVG."""
+    """A titled SVG with a sentence on how to read it."""
 
     title: str
+    says: str
     svg: str
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
-    """One lesion read wrongly: truth and answer in words, the crop and its heat-map as data addresses."""
+class Row:
+    """One metric in words, with its interval as a strip and the difference to the other model where there is one."""
 
-    image_id: str
-    words: str
-    crop: str
-    heat: str
+    metric: Metric
+    words: Wording
+    strip: Markup
+    difference: Difference | None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """One slice: its attribute and value, and its metrics by name."""
+
+    attribute: str
+    value: str
+    metrics: Mapping[str, SliceMetric]
 
 
 def write_pages(
@@ -72,21 +73,33 @@ def html_report(
     champion: EvaluationReport | None = None,
     decision: GateDecision | None = None,
 ) -> str:
-    """One HTML page with everything measured, its curves, and the worst mistakes as pictures; nothing is fetched."""
+    """One HTML page with everything measured, its curves, and the worst mistakes as pictures; nothing is fetched.
+
+    With another model's report on the same images every figure stands beside its own, with the paired difference.
+    """
     table = report.table()
+    rows = tuple(_rows(report, champion))
+    by_name = {row.metric.name: row for row in rows}
+    spec = bundle.classifier
     return _template("report.html").render(
         disclaimer=DISCLAIMER,
         bundle=bundle,
         report=report,
         champion=champion,
         decision=decision,
-        metrics=[(metric, champion.value(metric.name) if champion else math.nan) for metric in report.metrics],
+        headlines=[by_name[name] for name in HEADLINES if name in by_name],
+        rows=rows,
         charts=tuple(_charts(table, champion.table() if champion else None, report)),
         classes=curves.class_table(table) if report.has_classifier else (),
         thresholds=curves.threshold_table(table) if report.has_classifier else (),
-        coverage=_coverage(bundle.classifier, table),
-        slices=report.slices,
-        mistakes=tuple(_mistakes(bundle, version, report)),
+        coverage=_coverage(spec, table),
+        raw_error=curves.uncalibrated_error(table, spec.temperature) if spec else math.nan,
+        sliced=list(dict.fromkeys(part.metric.name for part in report.slices)),
+        slices=tuple(_slice_rows(report)),
+        mistakes=tuple(pictures.mistakes(bundle, version, report)),
+        missed=tuple(pictures.missed(bundle, version, report)),
+        lesions=sum(case.lesions for case in report.cases),
+        groups=len({case.group for case in report.cases}),
         synthetic=sum(item.record.synthetic for item in version.dataset.only(Split(report.split))),
     )
 
@@ -96,9 +109,10 @@ def model_card(bundle: ModelBundle, report: EvaluationReport, decision: GateDeci
 
     Source: Mitchell et al. 2019, Model Cards for Model Reporting.
     """
-    slices = sorted({part.attribute for part in report.slices if part.evidence})
+    known = sorted({f"{part.attribute} {part.value}" for part in report.slices if part.evidence})
+    unknown = sorted({f"{part.attribute} {part.value}" for part in report.slices} - set(known))
     return _template("model_card.md").render(
-        disclaimer=DISCLAIMER, bundle=bundle, report=report, decision=decision, slices=slices
+        disclaimer=DISCLAIMER, bundle=bundle, report=report, decision=decision, slices=known, unknown=unknown
     )
 
 
@@ -107,86 +121,54 @@ def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=folder, autoescape=name.endswith(".html"), undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters["figure"] = lambda value: "–" if value is None or math.isnan(value) else f"{value:.3f}"
+    environment.filters["figure"] = _figure
+    environment.filters["percent"] = lambda value: "–" if math.isnan(value) else f"{value:.0%}"
+    environment.filters["signed"] = lambda value: "–" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
+    environment.globals["words"] = wording
     return environment.get_template(name)
 
 
+def _figure(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _rows(report: EvaluationReport, other: EvaluationReport | None) -> Iterator[Row]:
+    gaps = {one.metric: one for one in comparison.differences(report, other)} if other else {}
+    for metric in report.metrics:
+        gap = gaps.get(metric.name)
+        strip = charts.interval_bar(metric.value, metric.low, metric.high, gap.other if gap else None)
+        yield Row(metric, wording(metric.name), Markup(strip), gap)
+
+
+def _slice_rows(report: EvaluationReport) -> Iterator[SliceRow]:
+    found: dict[tuple[str, str], dict[str, SliceMetric]] = {}
+    for part in report.slices:
+        found.setdefault((part.attribute, part.value), {})[part.metric.name] = part
+    for (attribute, value), metrics in found.items():
+        yield SliceRow(attribute, value, metrics)
+
+
 def _charts(table: CaseTable, champion: CaseTable | None, report: EvaluationReport) -> Iterator[Chart]:
-    both = [("this model", table)] + ([("champion", champion)] if champion is not None else [])
+    both = [("this model", table)] + ([("the other", champion)] if champion is not None else [])
     if report.has_detector:
         found = [(name, curves.precision_recall(cases)) for name, cases in both]
-        yield Chart("Detection: precision and recall at IoU 0.5", charts.line_chart(found, "recall", "precision"))
+        says = "Right boxes among those drawn, against lesions found."
+        yield Chart("Detection: precision and recall", says, charts.line_chart(found, "recall", "precision"))
         found = [(name, curves.froc(cases)) for name, cases in both]
         drawn = charts.line_chart(found, "false alarms per image", "sensitivity", x_most=4.0)
-        yield Chart("Detection: FROC at IoU 0.5", drawn)
+        yield Chart("Detection: FROC", "Lesions found, against false alarms allowed.", drawn)
     if report.has_classifier:
-        yield Chart("Confusion matrix", charts.matrix_chart(table.confusion(table.ones), table.classes))
+        matrix = charts.matrix_chart(table.confusion(table.ones), table.classes)
+        yield Chart("Confusion matrix", "Rows are the truth, columns the answer.", matrix)
         bins = tuple((one.certainty, one.right) for one in curves.reliability(table))
         drawn = charts.line_chart([("this model", bins)], "certainty", "share right", diagonal=True, dots=True)
-        yield Chart("Reliability", drawn)
+        yield Chart("Reliability", "On the dashed line certainty is what it says.", drawn)
         found = [(name, curves.abstention(cases)) for name, cases in both]
-        yield Chart("Abstention", charts.line_chart(found, "share answered", "accuracy of the answers"))
+        drawn = charts.line_chart(found, "share answered", "accuracy of the answers")
+        yield Chart("Abstention", "Accuracy when the least certain lesions go to a person.", drawn)
 
 
 def _coverage(spec: ClassifierSpec | None, table: CaseTable) -> curves.Coverage | None:
     if spec is None or spec.conformal_threshold is None:
         return None
     return curves.coverage(table, spec.conformal_threshold)
-
-
-def _mistakes(bundle: ModelBundle, version: DatasetVersion, report: EvaluationReport) -> Iterator[Mistake]:
-    """The lesions whose true class got the least, worst first, malignant ones before benign ones."""
-    spec = bundle.classifier
-    if spec is None:
-        return
-    items = {item.record.image_id: item for item in version.dataset.items}
-    pipeline = Pipeline.open(bundle)
-    for image_id in _worst_images(report):
-        item = items.get(image_id)
-        if item is not None:
-            yield from _worst_of(pipeline, version, item, spec)
-
-
-def _worst_images(report: EvaluationReport) -> list[str]:
-    wrong = [
-        (not reading.malignant, reading.probabilities[reading.truth], case.image_id)
-        for case in report.cases
-        for reading in case.readings
-        if max(reading.probabilities) > reading.probabilities[reading.truth]
-    ]
-    return list(dict.fromkeys(image_id for _, _, image_id in sorted(wrong)))[:_MISTAKES]
-
-
-def _worst_of(
-    pipeline: Pipeline, version: DatasetVersion, item: DatasetItem, spec: ClassifierSpec
-) -> Iterator[Mistake]:
-    image = datasets.read_decoded(version, item)
-    lesions = item.truth.lesions
-    for lesion, reading in zip(lesions, pipeline.read([(image, one.box) for one in lesions]), strict=True):
-        index = datasets.class_index(lesion, spec.target, version.dataset.taxonomy)
-        if reading is None or index is None or spec.classes[index] == reading.top:
-            continue
-        shares, truth = dict(reading.probabilities), spec.classes[index]
-        words = f"{truth} ({shares[truth]:.0%}) read as {reading.top} ({shares[reading.top]:.0%})"
-        crop = _crop(image, lesion, spec)
-        yield Mistake(item.record.image_id, words, _address(crop), _address(_heated(crop, reading)))
-
-
-def _crop(image: DecodedImage, lesion: Lesion, spec: ClassifierSpec) -> Pixels:
-    return preprocessing.crop_lesion(image.pixels, image.to_pixels(lesion.box), spec.crop_padding, _PICTURE)
-
-
-def _heated(crop: Pixels, reading: Reading) -> Pixels:
-    """The crop under the reading's class activation map: red where the answer comes from."""
-    if reading.cam is None:
-        return crop
-    small = Image.fromarray((255 * np.clip(reading.cam, 0, 1)).astype(np.uint8))
-    heat = np.asarray(small.resize((_PICTURE, _PICTURE), Image.Resampling.BICUBIC), dtype=np.float32)[..., None] / 255
-    red = np.array([230, 30, 40], dtype=np.float32)
-    return np.asarray(crop * (1 - 0.6 * heat) + red * 0.6 * heat, dtype=np.uint8)
-
-
-def _address(pixels: Pixels) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

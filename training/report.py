@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import orjson
+from scipy import stats
 
 from training.cases import CaseTable, ImageCase, LesionCase, Part, measures, resample_weights
 from training.config import EvaluationConfig
 from training.errors import EvaluationError
+from training.metrics import Array
+from training.words import wording
 
 _FORMAT = 1
+_SLICE_RESAMPLES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,29 +83,32 @@ class EvaluationReport:
 def summarise(table: CaseTable, config: EvaluationConfig, parts: frozenset[Part]) -> tuple[Metric, ...]:
     """Every metric of the given parts that has cases, with its percentile-bootstrap interval over groups."""
     weights = resample_weights(table.groups, config.resamples, config.seed)
-    tail = 100 * (1 - config.level) / 2
     found = []
     for name, measure in measures(table.classes).items():
         if measure.part not in parts or not (cases := measure.cases(table)):
             continue
-        values = np.array([measure.value(table, row) for row in weights])
-        values = values[~np.isnan(values)]
-        low, high = np.percentile(values, [tail, 100 - tail]) if values.size else (math.nan, math.nan)
-        found.append(Metric(name, measure.part, measure.value(table, table.ones), float(low), float(high), cases))
+        low, high = _interval(name, table, weights, config)
+        found.append(Metric(name, measure.part, measure.value(table, table.ones), low, high, cases))
     return tuple(found)
 
 
 def summarise_slices(table: CaseTable, config: EvaluationConfig, parts: frozenset[Part]) -> tuple[SliceMetric, ...]:
-    """The main metrics within each slice by attribute and value; under the minimum of cases there is no evidence."""
+    """The main metrics within each slice by attribute and value; under the minimum of cases there is no evidence.
+
+    Where there is, a metric has its interval, over at most 200 resamples.
+    """
     found = []
     for attribute, value in sorted({pair for image in table.images for pair in image.slices}):
         part = CaseTable(tuple(i for i in table.images if (attribute, value) in i.slices), table.classes)
+        weights = resample_weights(part.groups, min(config.resamples, _SLICE_RESAMPLES), config.seed)
         for name, measure in measures(table.classes).items():
-            if name in _SLICED and measure.part in parts:
+            if name in _SLICED and measure.part in parts and measure.cases(table):
                 cases = measure.cases(part)
                 number = measure.value(part, part.ones) if cases else math.nan
-                metric = Metric(name, measure.part, number, math.nan, math.nan, cases)
-                found.append(SliceMetric(attribute, value, metric, cases >= config.minimum_slice))
+                evidence = cases >= config.minimum_slice
+                low, high = _interval(name, part, weights, config) if evidence else (math.nan, math.nan)
+                metric = Metric(name, measure.part, number, low, high, cases)
+                found.append(SliceMetric(attribute, value, metric, evidence))
     return tuple(found)
 
 
@@ -156,6 +163,30 @@ _PLAIN = (
     "has_classifier",
 )
 _SLICED = frozenset({"map50", "dice", "detection_sensitivity", "balanced_accuracy", "malignant_sensitivity"})
+
+
+def _interval(name: str, table: CaseTable, weights: Array, config: EvaluationConfig) -> tuple[float, float]:
+    """The percentile interval over resamples; of a share that is 0 or 1 in all of them, Wilson's for the groups."""
+    measure = measures(table.classes)[name]
+    values = np.array([measure.value(table, row) for row in weights])
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return math.nan, math.nan
+    tail = 100 * (1 - config.level) / 2
+    low, high = np.percentile(values, [tail, 100 - tail])
+    if low == high and low in (0.0, 1.0) and wording(name).share:
+        return _wilson(low == 1.0, min(measure.cases(table), int(table.groups.max()) + 1), config.level)
+    return float(low), float(high)
+
+
+def _wilson(all_right: bool, count: int, level: float) -> tuple[float, float]:
+    """The interval of a share that was 1 (or 0) in `count` cases: resampling these could never show another.
+
+    Source: Wilson 1927.
+    """
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    reach = z * z / (count + z * z)
+    return (1 - reach, 1.0) if all_right else (0.0, reach)
 
 
 def _metric(row: Mapping[str, Any]) -> Metric:
