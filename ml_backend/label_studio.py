@@ -17,6 +17,7 @@ from urllib.parse import urljoin
 import requests
 
 from ml_backend.errors import FetchError, LabelStudioError
+from telemetry import request_id, tracing
 
 if TYPE_CHECKING:
     import httpx
@@ -75,7 +76,7 @@ class LabelStudioClient:
     def _connections(self) -> httpx.Client:
         import httpx
 
-        return httpx.Client(timeout=_SDK_SECONDS, follow_redirects=True)
+        return httpx.Client(timeout=_SDK_SECONDS, follow_redirects=True, event_hooks={"request": [request_id.stamp]})
 
     def close(self) -> None:
         """Ends the kept connections."""
@@ -134,8 +135,9 @@ class LabelStudioClient:
     def _get(self, path: str) -> requests.Response:
         address = urljoin(self._url, path.lstrip("/"))
         try:
-            headers = {"Authorization": self._authorization()}
-            return requests.get(address, headers=headers, timeout=_TIMEOUT, stream=True, allow_redirects=False)
+            headers = {"Authorization": self._authorization(), **request_id.outgoing()}
+            with tracing.span("Label Studio: read a file"):
+                return requests.get(address, headers=headers, timeout=_TIMEOUT, stream=True, allow_redirects=False)
         except (requests.RequestException, LabelStudioError) as error:
             found = type(error).__name__
             raise FetchError(path.split("?")[0], found, "an answer from Label Studio", "Start it.") from error
@@ -179,7 +181,8 @@ def _told(item: str) -> Iterator[None]:
     from label_studio_sdk.core.api_error import ApiError
 
     try:
-        yield
+        with tracing.span(f"Label Studio: {item}"):
+            yield
     except (ApiError, httpx.HTTPError, OSError) as error:
         found = f"status {error.status_code}" if isinstance(error, ApiError) else type(error).__name__
         raise LabelStudioError(item, found, "Label Studio to accept it", "Check address, token, project.") from error

@@ -16,9 +16,9 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from telemetry.catalogue import REQUEST_SECONDS, Kind, Metric
+from telemetry.settings import MULTIPROCESS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @dataclass(frozen=True, slots=True)

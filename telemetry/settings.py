@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from telemetry.errors import TelemetryError
 
 _PREFIX = "DERMLOOP_"
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder in which the processes of one server share their counts; prometheus-client's own variable."""
 
 
 class LogFormat(StrEnum):

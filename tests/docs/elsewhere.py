@@ -65,7 +65,7 @@ ELSEWHERE: tuple[Elsewhere, ...] = (
     Elsewhere("kubectl ", _CONTAINERS, ("tests/dermloop",)),
     Elsewhere("gcloud ", "needs a Google Cloud account", ("tests/dermloop",)),
     Elsewhere("aws ", _AWS, ("tests/aws",)),
-    Elsewhere("gunicorn ", "runs until interrupted", ("tests/operations/test_gunicorn.py",)),
+    Elsewhere("gunicorn ", "runs until interrupted", ("tests/operations/test_processes.py",)),
     Elsewhere(".venv/bin/python -m pytest", "is a test itself", ("tests/converters/test_every_format.py",)),
     Elsewhere("export ", "sets a variable for the next command", ("tests/docs/test_commands.py",)),
 )
