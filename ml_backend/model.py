@@ -10,6 +10,7 @@ from typing import Any
 
 from converters.errors import ConversionError
 from converters.geometry import ImageSize, PixelBox, Point
+from converters.label_studio.controls import TaskField
 from converters.label_studio.regions import SHAPES, decode_shape, envelope_of
 from ml_backend import composition, jobs, links, predictions, protocol
 from ml_backend.composition import Parts
@@ -107,6 +108,9 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
             link = links.heatmap_link(task.get(config.field) or "", self._parts.settings)
             known = analysis.bundle.taxonomy
             found = outcome.prediction
+            if task.get(TaskField.BLIND):
+                entries.append({"result": [], "score": 0.0, "model_version": analysis.bundle.version})
+                continue
             entries.append(predictions.entry(found, known, config, link) if found is not None else [])
         left_out = [_left_out(one.item, one.error) for one in analysis.outcomes if one.error is not None]
         return Answer(entries, analysis.bundle.version, left_out)

@@ -44,7 +44,8 @@ class ProjectClient(Protocol):
 class PreannotationReport:
     """What was done: tasks predicted, tasks that were current, and (task, reason) for each that failed.
 
-    `left_alone` counts tasks that a person has answered already, or that came back with their reader's own boxes.
+    `left_alone` counts tasks that a person has answered already, that came back with their reader's own boxes, or that
+    are to be read blind.
     """
 
     model_version: str
@@ -89,7 +90,7 @@ def preannotate(
 
 
 def _in_hand(task: StoredTask) -> bool:
-    return task.answered or bool(task.get(TaskField.REASON))
+    return task.answered or bool(task.get(TaskField.REASON)) or bool(task.get(TaskField.BLIND))
 
 
 def _predicted(

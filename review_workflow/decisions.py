@@ -84,9 +84,11 @@ def topics(review: Review, site: str | None, policy: Policy) -> tuple[str, ...]:
 
 
 def is_blind(key: WorkKey, policy: Policy) -> bool:
-    """Whether a dermatologist reads this without seeing what was drawn before, as the policy draws it."""
-    drawn = policy.draw(f"{key.image_id}:{key.slot}", "blind reading") < policy.quality.share_blind
-    return key.tier is Tier.DERMATOLOGIST and drawn
+    """Whether a reader sees nothing that was drawn before, as the policy draws it; returned work never is blind."""
+    if int(key.tier) not in policy.quality.blind_tiers or (key.tier is Tier.TECHNICIAN and key.round > 1):
+        return False
+    who = "technician" if key.tier is Tier.TECHNICIAN else key.slot
+    return policy.draw(f"{key.image_id}:{who}", "blind reading") < policy.quality.share_blind
 
 
 def _previous_answer(review: Review, key: WorkKey) -> Answer | None:

@@ -40,7 +40,8 @@ def effort(reviews: Iterable[Review]) -> tuple[ModelEffort, ...]:
     groups: dict[str, list[Answer]] = defaultdict(list)
     for answer in (answer for review in reviews for answer in review.answers):
         if answer.key.tier is Tier.TECHNICIAN and answer.key.round == 1:
-            groups[answer.annotation.model_version or WITHOUT].append(answer)
+            started_from = None if answer.blind else answer.annotation.model_version
+            groups[started_from or WITHOUT].append(answer)
     ordered = sorted(groups.items(), key=lambda group: (group[0] == WITHOUT, group[0]))
     return tuple(_effort(version, answers) for version, answers in ordered)
 

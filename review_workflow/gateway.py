@@ -26,6 +26,7 @@ from telemetry import request_id, tracing
 
 log = logging.getLogger(__name__)
 _PAGE = 200
+_IDS_PAGE = 2000
 _DESK_ACTION = "dermloop_put_on_desk"
 _LS_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _T = TypeVar("_T")
@@ -124,6 +125,24 @@ class Gateway:
             wanted = sorted(task_ids)[start : start + _PAGE]
             yield from map(_snapshot, self._pages(project_id, [("id", "in_list", "List", wanted)]))
 
+    def task_ids(self, project_id: int) -> set[int]:
+        """The ids of all tasks of a project."""
+        found: set[int] = set()
+        while True:
+            query = _query(("id", "greater", "Number", max(found, default=0)))
+            page = self.call(
+                "list task ids",
+                lambda query=query: list(  # type: ignore[misc]
+                    self.sdk.tasks.list(
+                        project=project_id, query=query, fields="task_only", include="id", page=1, page_size=_IDS_PAGE
+                    ).items
+                    or ()
+                ),
+            )
+            found.update(int(task.id) for task in page)
+            if len(page) < _IDS_PAGE:
+                return found
+
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         """Every task with an annotation that changed at or after a moment; all of those where the moment is None."""
         known: set[int] = set()
@@ -197,6 +216,7 @@ class Gateway:
 
     def _rows(self, annotation: Annotation, size: ImageSize) -> list[dict[str, Any]]:
         rows = results.encode(annotation.lesions, size, self._taxonomy, self._masks)
+        rows += results.encode_redactions(annotation.redactions, size)
         if annotation.finding is not Finding.NOT_LOOKED_AT:
             rows.append(results.encode_choice(controls.FINDING, controls.FINDING_LABELS[annotation.finding.value]))
         quality = dict(annotation.answers).get(controls.QUALITY)

@@ -126,9 +126,10 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How the readers themselves are measured; the share is a probability in [0, 1]."""
+    """How the readers themselves are measured: a share in [0, 1] of readings in these tiers sees nothing drawn."""
 
     share_blind: float = 0.0
+    blind_tiers: tuple[int, ...] = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,8 @@ class Policy:
         _demand(2 <= self.readers.together <= 5, "readers.together", self.readers.together, "2 to 5 readers")
         _demand(self.merge.after_lesions >= 1, "merge.after_lesions", self.merge.after_lesions, "1 or more")
         _demand(self.gold.rest_days >= 0, "gold.rest_days", self.gold.rest_days, "no negative number")
-        _demand(set(self.gold.tiers) <= {1, 2}, "gold.tiers", self.gold.tiers, "a list of 1 and 2")
+        for name, tiers in (("gold.tiers", self.gold.tiers), ("quality.blind_tiers", self.quality.blind_tiers)):
+            _demand(set(tiers) <= {1, 2}, name, tiers, "a list of 1 and 2")
 
     def _shares(self) -> dict[str, float]:
         return {

@@ -20,6 +20,7 @@ from review_workflow.states import ReviewState
 PRELOADED = {Tier.DERMATOLOGIST: "technician's reading", Tier.QA: "readers' proposal"}
 """Model version of the boxes a reader starts from: Label Studio pre-loads exactly one version for each project."""
 
+_BLIND_LABELLING = "Blind reading: no box is suggested. Outline and name every lesion."
 _LOCAL_FILES = "/data/local-files/?d="
 
 
@@ -66,6 +67,7 @@ def draft(review: Review, work: Work, record: ImageRecord, setting: Setting, pri
         TaskField.NOTE: note(review, work, record, setting),
         TaskField.PRIORITY: priority,
         TaskField.SYNTHETIC: "synthetic" if record.synthetic else "",
+        TaskField.BLIND: "blind" if is_blind(work.key, setting.policy) else "",
     }
     rows = tuple((str(name), value) for name, value in columns.items())
     return TaskDraft(rows, suggestions(review, work, setting), resumed(review, work, setting))
@@ -122,12 +124,10 @@ def _signed(answer: Answer) -> str:
 
 
 def _story(review: Review, work: Work, setting: Setting) -> list[str]:
+    if work.key.tier is Tier.TECHNICIAN and work.key.round > 1:
+        return ["Correct your earlier boxes: they are drawn as your draft."]
     if work.key.tier is Tier.TECHNICIAN:
-        return (
-            ["Correct your earlier boxes: they are drawn as your draft."]
-            if work.key.round > 1
-            else ["Outline and name every lesion."]
-        )
+        return [_BLIND_LABELLING if is_blind(work.key, setting.policy) else "Outline and name every lesion."]
     if is_blind(work.key, setting.policy):
         return ["Blind reading: outline and name what you see, then accept."]
     told = [_said(answer, setting) for answer in review.readings(Tier.TECHNICIAN)]

@@ -33,6 +33,7 @@ _HIDDEN = (
     *("annotations_ids", "predictions_score", "predictions_model_versions", "predictions_results", "file_upload"),
     *("storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists"),
 )
+_INNER = (TaskField.IMAGE_ID, TaskField.KEY, TaskField.NOTE, TaskField.BLIND)
 INSTRUCTIONS = {
     Tier.TECHNICIAN: (
         "<p>Outline <b>every</b> lesion with a box and name it (keys 1 to 9). No lesion at all: <b>Lesion-free</b>. "
@@ -246,7 +247,10 @@ def _tabs(tier: Tier, people: Sequence[Person]) -> dict[str, dict[str, Any]]:
 
 
 def _tab(title: str, items: list[dict[str, Any]]) -> dict[str, Any]:
-    hidden = [*_HIDDEN, *(f"data.{name}" for name in (TaskField.IMAGE_ID, TaskField.KEY, TaskField.NOTE))]
+    hidden = [
+        *_HIDDEN,
+        *(f"data.{name}" for name in (TaskField.IMAGE_ID, TaskField.KEY, TaskField.NOTE, TaskField.BLIND)),
+    ]
     columns = [f"tasks:{name}" for name in hidden]
     return {
         "title": title,

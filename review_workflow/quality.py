@@ -106,7 +106,7 @@ def _about_suggestion(review: Review, answer: Answer, truth: Annotation, iou: fl
         wrong = not agree(below.annotation, truth, iou)
         repeated = agree(answer.annotation, below.annotation, iou) if answer.blind else not answer.changed
         return wrong, wrong and repeated
-    started = answer.annotation.model_version is not None
+    started = answer.annotation.model_version is not None and not answer.blind
     passed = started and not answer.changed and not same
     return passed or (started and answer.changed), passed
 

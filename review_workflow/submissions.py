@@ -50,6 +50,7 @@ def command(
         model_version=annotation.started_from,
         lead_time=annotation.lead_time,
         answers=answer.answers,
+        redactions=answer.redactions,
     )
     return Submit(
         key=key,

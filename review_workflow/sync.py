@@ -81,6 +81,8 @@ class Sync:
         """Everything in and everything out, until nothing is left to deliver; raises BusyError after `patience` s."""
         with self._lease(patience):
             report = self._take_hinted().plus(self._take_changed(full))
+            if full:
+                self._restore_deleted()
             return report.plus(self._deliver())
 
     def follow_hints(self) -> SyncReport:
@@ -179,6 +181,7 @@ class Sync:
         known, report = self._projects(), SyncReport()
         while hints := self._read_hints():
             found: list[TaskSnapshot] = []
+            self._note_foreign({hint.project_id for hint in hints} - set(known))
             for project_id in sorted({hint.project_id for hint in hints} & set(known)):
                 wanted = sorted({hint.task_id for hint in hints if hint.project_id == project_id})
                 present = list(self._gateway.tasks(project_id, wanted))
@@ -189,6 +192,19 @@ class Sync:
                 webhook_loss.note(session, self._clock(), told={hint.task_id for hint in hints})
                 session.clear_hints(hints)
         return report
+
+    def _note_foreign(self, projects: set[int]) -> None:
+        """Puts on record that webhooks told of projects that are none of the review's."""
+        events = [
+            Event(
+                "foreign project", "Label Studio", "service", reason=f"project {project_id} is not part of the review"
+            )
+            for project_id in sorted(projects)
+        ]
+        if events:
+            with self._store.writing() as session:
+                policy = self._setting(session).policy.digest
+                session.record_events("", events, policy, self._clock())
 
     def _read_hints(self) -> tuple[TaskHint, ...]:
         with self._store.reading() as session:
@@ -203,6 +219,14 @@ class Sync:
                 session.record_events(key.image_id, [_task_deleted(key)], "", self._clock())
             session.forget_places(keys)
             session.enqueue(keys, self._clock())
+
+    def _restore_deleted(self) -> None:
+        """Finds waiting work whose task is gone from Label Studio, whether or not a webhook told of it."""
+        for project_id, tier in self._projects().items():
+            with self._store.reading() as session:
+                waiting = session.waiting_tasks(tier)
+            if waiting:
+                self._restore(waiting - self._gateway.task_ids(project_id))
 
     def _take_changed(self, full: bool) -> SyncReport:
         """What changed since each project's cursor; the cursors move on once all of it was taken."""

@@ -167,6 +167,10 @@ class MemoryLabelStudio:
         wanted = [self.all_tasks[i] for i in sorted(task_ids) if i in self.all_tasks]
         yield from [_snapshot(task) for task in wanted if task.project_id == project_id]
 
+    def task_ids(self, project_id: int) -> set[int]:
+        self._answer()
+        return {task.task_id for task in self.all_tasks.values() if task.project_id == project_id}
+
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         self._answer()
         tasks = [t for t in self.all_tasks.values() if t.project_id == project_id and t.annotations]

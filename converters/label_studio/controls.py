@@ -58,6 +58,9 @@ OPEN_LABELS: dict[str | None, str] = {
 }
 """Box labels for a lesion without a diagnosis, by severity: all that a severity classifier or a detector can say."""
 
+REDACT = "redact"
+"""Label of a region that is burned out of the pixels before an image leaves the house; it is no lesion."""
+
 QUALITY_LABELS = ("Good", "Usable", "Poor")
 VERDICTS = {
     Tier.DERMATOLOGIST: (Verdict.ACCEPT, Verdict.CORRECT, Verdict.SEND_BACK),

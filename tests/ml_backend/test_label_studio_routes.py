@@ -67,6 +67,14 @@ def test_before_the_first_promotion_everything_answers_and_nothing_is_predicted(
     assert "promote" in answer.json["left_out"][0]["reason"]
 
 
+def test_a_task_to_be_read_blind_gets_nothing_under_the_current_version(client: FlaskClient, tmp_path: Path) -> None:
+    version, blind = bundle(tmp_path).version, task(7, "a.png")
+    blind["data"]["blind"] = "blind"
+    found, shown = client.post("/predict", json=body(blind, task(8, "a.png"))).json["results"]
+    assert found == {"result": [], "score": 0.0, "model_version": version}
+    assert shown["result"]
+
+
 def test_a_prediction_reads_back_as_the_lesion_it_is(client: FlaskClient, tmp_path: Path) -> None:
     version = bundle(tmp_path).version
     (found,) = client.post("/predict", json=body(task(7, "a.png"))).json["results"]

@@ -98,12 +98,13 @@ def test_a_new_champion_makes_every_task_due_again(run: tuple[Path, PredictionSe
 def test_what_a_person_has_in_hand_is_left_alone(run: tuple[Path, PredictionService, ImageSource]) -> None:
     class InHand(Project):
         def tasks(self, project_id: int) -> Iterator[StoredTask]:
-            waiting, answered, returned = super().tasks(project_id)
+            waiting, answered, returned, blind = super().tasks(project_id)
             yield waiting
+            yield replace(blind, data=(*blind.data, ("blind", "blind")))
             yield replace(answered, answered=True)
             yield replace(returned, data=(*returned.data, ("reason", "Dr A: border")))
 
     home, service, source = run
-    version, project = bundle(home).version, InHand(["a.png"] * 3)
-    assert preannotate(project, 1, service, source) == PreannotationReport(version, predicted=1, left_alone=2)
+    version, project = bundle(home).version, InHand(["a.png"] * 4)
+    assert preannotate(project, 1, service, source) == PreannotationReport(version, predicted=1, left_alone=3)
     assert list(project.stored) == [1]

@@ -100,3 +100,9 @@ def test_the_blind_share_is_drawn_for_each_reader() -> None:
     keys = [WorkKey(f"{n}", Tier.DERMATOLOGIST, 1, 1) for n in range(1000)]
     assert 0.25 < sum(is_blind(key, policy) for key in keys) / 1000 < 0.35
     assert not is_blind(WorkKey("1", Tier.QA, 1, 1), replace(policy, quality=Quality(share_blind=1.0)))
+    both = replace(policy, quality=Quality(share_blind=0.5))
+    first, second = ([is_blind(replace(key, tier=tier), both) for key in keys] for tier in (Tier(1), Tier(2)))
+    assert 0.4 < sum(one == other for one, other in zip(first, second, strict=True)) / 1000 < 0.6
+    dermatologists = replace(policy, quality=Quality(share_blind=1.0, blind_tiers=(2,)))
+    assert not is_blind(WorkKey("1", Tier.TECHNICIAN, 1, 1), dermatologists)
+    assert not is_blind(WorkKey("1", Tier.TECHNICIAN, 2, 1), replace(policy, quality=Quality(share_blind=1.0)))

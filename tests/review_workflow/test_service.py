@@ -233,6 +233,53 @@ def test_a_task_deleted_in_label_studio_is_made_again(house: House) -> None:
     assert "task deleted" in [entry.happened for entry in house.service.history()]
 
 
+def test_a_deleted_task_whose_webhook_was_lost_is_found_by_the_full_pass(house: House) -> None:
+    (task,) = house.studio.open_tasks(Tier.TECHNICIAN)
+    house.studio.delete_task(task.task_id)
+    house.service.sync()
+    assert house.studio.open_tasks(Tier.TECHNICIAN) == []
+    house.service.sync(full=True)
+    assert len(house.studio.open_tasks(Tier.TECHNICIAN)) == 1
+    assert "task deleted" in [entry.happened for entry in house.service.history()]
+
+
+def test_a_webhook_of_a_foreign_project_moves_nothing_and_is_on_record(house: House) -> None:
+    house.service.receive(Hint(77, (1,), "ANNOTATION_CREATED"))
+    house.service.follow_hints()
+    assert house.service.history()[-1].reason == "project 77 is not part of the review"
+    assert (house.service.status().inbox, house.state()) == (0, "imported")
+
+
+def test_our_clock_going_backwards_stops_nothing(house: House) -> None:
+    house.label("mel")
+    house.studio.away = AWAY
+    (task,) = house.studio.open_tasks(Tier.DERMATOLOGIST)
+    house.studio.annotate(task.task_id, ANNA.user_id or 0, a_result([], "Send back", "Blurred."))
+    with pytest.raises(LabelStudioError):
+        house.service.sync()
+    house.studio.away = None
+    house.clock.now -= 30 * 86_400
+    house.service.settle()
+    assert len(house.studio.open_tasks(Tier.TECHNICIAN)) == 1
+    assert house.service.verify_audit() == ()
+
+
+def test_label_studios_clock_going_backwards_hides_nothing_from_webhooks_and_the_full_pass(house: House) -> None:
+    house.label("mel")
+    house.studio.offset = -30 * 86_400.0
+    (task,) = house.studio.open_tasks(Tier.DERMATOLOGIST)
+    house.studio.annotate(task.task_id, ANNA.user_id or 0, a_result([a_lesion("mel")], "Accept"))
+    house.service.receive(Hint(task.project_id, (task.task_id,), "ANNOTATION_CREATED"))
+    house.service.follow_hints()
+    assert house.state() == "agreed"
+    (task,) = house.studio.open_tasks(Tier.QA)
+    house.studio.annotate(task.task_id, QA.user_id or 0, a_result([a_lesion("mel")], "Approve"))
+    house.service.sync()
+    house.service.sync(full=True)
+    assert house.state() == "approved"
+    assert house.service.verify_audit() == ()
+
+
 def test_the_tasks_of_a_lost_project_are_made_again_in_the_new_one(house: House) -> None:
     house.label("mel")
     lost = [task_id for task_id, task in house.studio.all_tasks.items() if task.project_id == 12]
