@@ -15,14 +15,15 @@ from typing import Any
 
 import orjson
 
-from converters import manifest, taxonomy
-from converters.annotation import Annotation, ImageRecord
+from converters import manifest, pixels, taxonomy
+from converters.annotation import Annotation, ImageRecord, Shape
 from converters.errors import DatasetError
 from converters.taxonomy import Taxonomy
 
 MANIFEST = "manifest.jsonl"
 VERSION = "version.json"
 _FORMAT = 1
+_REDACTED = "redacted_sha256"
 
 
 class Split(StrEnum):
@@ -41,6 +42,11 @@ class DatasetItem:
     truth: Annotation
     split: Split | None = None
     provenance: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def stored_digest(self) -> str:
+        """SHA-256 of the frozen file: the image's id, or, where regions were burned out of it, that of what is left."""
+        return dict(self.provenance).get(_REDACTED, self.record.image_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +85,8 @@ class DatasetVersion:
             path = self.path(item)
             if not path.is_file():
                 raise DatasetError(str(path), "no file", "the frozen image", "Restore it or freeze again.")
-            if (found := file_digest(path)) != item.record.image_id:
-                raise DatasetError(str(path), found, f"digest {item.record.image_id}", "Restore it or freeze again.")
+            if (found := file_digest(path)) != item.stored_digest:
+                raise DatasetError(str(path), found, f"digest {item.stored_digest}", "Restore it or freeze again.")
 
 
 def freeze(
@@ -88,8 +94,9 @@ def freeze(
 ) -> DatasetVersion:
     """The immutable version of a dataset under `datasets/<digest>`; the same content gives the same folder.
 
-    `sources` maps image ids to files. The folder appears whole or not at all. Raises DatasetError for an item without
-    split, without source, whose bytes do not match its id, or that occurs twice.
+    `sources` maps image ids to files. Regions to be redacted are burned out of the frozen copy, whose own digest stands
+    in the item's provenance; the item no longer names them. The folder appears whole or not at all. Raises DatasetError
+    for an item without split, without source, whose bytes do not match its id, or that occurs twice.
     """
     _require_unique(dataset)
     stored = tuple(_stored(item, sources) for item in sorted(dataset.items, key=lambda item: item.record.image_id))
@@ -105,7 +112,8 @@ def freeze(
     digest = hashlib.sha256(manifest.encode_line(header)).hexdigest()
     target = datasets / digest[:16]
     if not (target / VERSION).is_file():
-        _write_whole(target, lines, manifest.encode_line({**header, "digest": digest}), stored, sources)
+        burned = {item.record.image_id: item.truth.redactions for item in dataset.items if item.truth.redactions}
+        _write_whole(target, lines, manifest.encode_line({**header, "digest": digest}), stored, sources, burned)
     return DatasetVersion(target, digest, frozen, dict(settings))
 
 
@@ -186,18 +194,32 @@ def _stored(item: DatasetItem, sources: Mapping[str, Path]) -> DatasetItem:
         raise DatasetError(f"image {image_id}", None, "a split", "Split the dataset before freezing.")
     if source is None or not source.is_file():
         raise DatasetError(f"image {image_id}", str(source), "an image file", "Ingest the image again.")
-    if (found := file_digest(source)) != image_id:
-        raise DatasetError(str(source), found, f"digest {image_id}", "Ingest the image again.")
-    return replace(item, record=replace(item.record, uri=f"images/{image_id}{source.suffix.lower()}"))
+    if (found := file_digest(source)) != item.stored_digest:
+        raise DatasetError(str(source), found, f"digest {item.stored_digest}", "Ingest the image again.")
+    if item.truth.redactions:
+        digest = hashlib.sha256(pixels.exported(source, item.truth.redactions)).hexdigest()
+        kept = tuple(pair for pair in item.provenance if pair[0] != _REDACTED)
+        provenance = tuple(sorted((*kept, (_REDACTED, digest))))
+        item = replace(item, truth=replace(item.truth, redactions=()), provenance=provenance)
+    return replace(item, record=replace(item.record, uri=f"images/{item.stored_digest}{source.suffix.lower()}"))
 
 
 def _write_whole(
-    target: Path, lines: bytes, header: bytes, items: tuple[DatasetItem, ...], sources: Mapping[str, Path]
+    target: Path,
+    lines: bytes,
+    header: bytes,
+    items: tuple[DatasetItem, ...],
+    sources: Mapping[str, Path],
+    burned: Mapping[str, tuple[Shape, ...]],
 ) -> None:
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     (draft / "images").mkdir(parents=True)
     for item in items:
-        _link(sources[item.record.image_id], draft / item.record.uri)
+        source, place = sources[item.record.image_id], draft / item.record.uri
+        if redactions := burned.get(item.record.image_id):
+            place.write_bytes(pixels.exported(source, redactions))
+        else:
+            _link(source, place)
     (draft / MANIFEST).write_bytes(lines)
     (draft / VERSION).write_bytes(header)
     try:

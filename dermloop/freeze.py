@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 
 from converters import dataset as datasets
-from converters.annotation import Annotation, ImageRecord
+from converters.annotation import Annotation, ImageRecord, Shape
 from converters.dataset import Dataset, DatasetItem, DatasetVersion, Split
 from converters.errors import DatasetError
 from converters.splits import SplitPolicy, split
@@ -50,7 +50,9 @@ def freeze(
     resolution = resolve_all((annotation for _, found in pairs for annotation in found), truth)
     if not resolution.truths:
         raise DatasetError("approved labels", len(pairs), "at least one approved image", "Approve images in tier 3.")
-    items = tuple(_item(records[answer.image_id], answer) for answer in resolution.truths)
+    marked = {record.image_id: _redactions(found) for record, found in pairs}
+    answers = (replace(answer, redactions=marked[answer.image_id]) for answer in resolution.truths)
+    items = tuple(_item(records[answer.image_id], answer) for answer in answers)
     whole = split(Dataset(taxonomy, items), splits, previous_splits(home / "datasets"))
     sources = {image_id: home / records[image_id].uri for image_id in records}
     settings = {
@@ -94,6 +96,11 @@ def latest(folder: Path) -> DatasetVersion:
     if not names:
         raise DatasetError(str(folder), "no version", "a frozen dataset", "Run `dermloop freeze` first.")
     return datasets.load(folder / names[-1])
+
+
+def _redactions(answers: Iterable[Annotation]) -> tuple[Shape, ...]:
+    """What anybody marked to be burned out: one reader's word is enough, and a later reader need not repeat it."""
+    return tuple(dict.fromkeys(shape for answer in answers for shape in answer.redactions))
 
 
 def _item(record: ImageRecord, answer: Annotation) -> DatasetItem:

@@ -75,8 +75,8 @@ def read_decoded(version: DatasetVersion, item: DatasetItem, bundle: ModelBundle
         content = path.read_bytes()
     except OSError as error:
         raise DataError(str(path), str(error), "the frozen image", "Restore it or freeze again.") from error
-    if (found := hashlib.sha256(content).hexdigest()) != item.record.image_id:
-        raise DataError(str(path), found, f"digest {item.record.image_id}", "Restore it or freeze again.")
+    if (found := hashlib.sha256(content).hexdigest()) != item.stored_digest:
+        raise DataError(str(path), found, f"digest {item.stored_digest}", "Restore it or freeze again.")
     limits = DecodeLimits(working_side=bundle.working_side) if bundle else images.DEFAULT_LIMITS
     return images.decode(content, str(path), limits)
 

@@ -89,7 +89,7 @@ def _chosen(row: Mapping[str, Any]) -> Iterator[str]:
 def _config(seen: Mapping[tuple[str, str], Iterable[str]], settings: WriteSettings) -> str:
     view = ET.Element("View")
     ET.SubElement(view, "Image", name=controls.IMAGE, value=f"${controls.IMAGE}")
-    classes = [*(d.name for d in settings.taxonomy.diagnoses), *controls.OPEN_LABELS.values(), general.REDACT]
+    classes = [*(d.name for d in settings.taxonomy.diagnoses), *controls.OPEN_LABELS.values(), controls.REDACT]
     findings = {(controls.DIAGNOSIS, "rectanglelabels"): (), (controls.FINDING, "choices"): _FINDINGS}
     for (name, kind), values in sorted({**seen, **findings}.items(), key=lambda row: row[0]):
         parent = ET.SubElement(view, {**_LABELS, **_OTHERS}[kind], name=name, toName=controls.IMAGE)

@@ -12,6 +12,7 @@ SEVERITY_COLOURS = {Severity.HIGH: "#c2185b", Severity.MODERATE: "#e68a00", Seve
 _HOTKEYS = "123456789"
 _OPEN_COLOUR = "#6b7280"
 _OPEN_HOTKEYS = {"high": "q", "moderate": "w", "low": "e", None: "r"}
+_REDACT_HOTKEY = "k"
 _FINDING_HOTKEYS = {"lesions": "l", "lesion-free": "f", "ungradable": "u"}
 _VERDICT_HOTKEYS = {
     Verdict.ACCEPT: "a",
@@ -96,6 +97,8 @@ def _add_labels(parent: ET.Element, taxonomy: Taxonomy) -> None:
             if diagnosis.severity is severity:
                 _add_label(labels, diagnosis)
         _add_open_label(labels, severity)
+    hint = "burned out of every copy that leaves the house"
+    ET.SubElement(labels, "Label", value=controls.REDACT, background="#111111", hotkey=_REDACT_HOTKEY, hint=hint)
 
 
 def _add_brush(parent: ET.Element, taxonomy: Taxonomy) -> None:

@@ -20,9 +20,6 @@ from converters.label_studio.regions import SHAPES, decode_shape, encode_shape, 
 from converters.label_studio.results import box_label, encode_choice, encode_text
 from converters.taxonomy import Taxonomy
 
-REDACT = "redact"
-"""Label of a region that is burned out of the pixels before an image leaves the house."""
-
 _OPEN = {label: severity for severity, label in controls.OPEN_LABELS.items()}
 _FINDINGS = {label: Finding(value) for value, label in controls.FINDING_LABELS.items()}
 _ANSWERS = {"choices": "choices", "textarea": "text", "rating": "rating", "number": "number", "taxonomy": "taxonomy"}
@@ -120,7 +117,7 @@ def _regions(
                 points.append((row.get("parentID"), point))
                 continue
             lesion = _pointed(point, row, taxonomy)
-        elif name is not None and name.casefold() == REDACT:
+        elif name is not None and name.casefold() == controls.REDACT:
             redactions.append(shape)
             continue
         else:
@@ -254,7 +251,7 @@ def _rows(reading: Reading, size: ImageSize, taxonomy: Taxonomy) -> Iterator[dic
             yield _point_row(point, point_id, None if pointed else region_id, size, frame)
         yield from (_answer_row(name, said, region_id) for name, said in lesion.attributes)
     for index, shape in enumerate(reading.redactions):
-        yield _shape_row(shape, f"redaction-{index}", size, REDACT, frame)
+        yield _shape_row(shape, f"redaction-{index}", size, controls.REDACT, frame)
     if reading.finding in (Finding.LESION_FREE, Finding.UNGRADABLE):
         yield {"id": "finding", **encode_choice(controls.FINDING, controls.FINDING_LABELS[reading.finding.value])}
     yield from (_answer_row(name, said, f"answer-{name}") for name, said in reading.answers)

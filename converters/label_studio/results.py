@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from converters.annotation import Finding, Lesion, Origin
+from converters.annotation import Finding, Lesion, Origin, Shape
 from converters.errors import AnnotationError
 from converters.geometry import (
     ImageSize,
@@ -20,12 +20,13 @@ from converters.geometry import (
 )
 from converters.label_studio import controls
 from converters.label_studio.regions import decode_shape, encode_shape, envelope_of
-from converters.raster import shape_to_mask
+from converters.raster import shape_to_mask, turned_box
 from converters.taxonomy import Taxonomy
 
 _OPEN = {label: severity for severity, label in controls.OPEN_LABELS.items()}
 _READING_WIDTH = 40
 _PAINTED = ("brushlabels", "polygonlabels")
+_DRAWN = ("rectanglelabels", *_PAINTED)
 _SAME_LESION = 0.5
 """From this overlap on, a rectangle and a painted mask of the same label are one lesion."""
 
@@ -34,11 +35,12 @@ _FINDINGS = {label: Finding(value) for value, label in controls.FINDING_LABELS.i
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one submitted result says: lesions, the finding, and the other controls' answers by control name."""
+    """What one submitted result says: lesions, the finding, other controls' answers by name, and what to burn out."""
 
     lesions: tuple[Lesion, ...]
     finding: Finding
     answers: tuple[tuple[str, str], ...] = ()
+    redactions: tuple[Shape, ...] = ()
 
     def get(self, control: str) -> str | None:
         """The answer of an image-level control, or None where it was left empty."""
@@ -59,6 +61,11 @@ def encode(lesions: Iterable[Lesion], size: ImageSize, taxonomy: Taxonomy, masks
         if masks and isinstance(lesion.shape, RleMask):
             result.append(_painted(region, lesion.shape, size))
     return result
+
+
+def encode_redactions(shapes: Sequence[Shape], size: ImageSize) -> list[dict[str, Any]]:
+    """Label Studio regions for what is to be burned out of the pixels: turned or upright boxes around it."""
+    return [_redaction(shape, f"{controls.REDACT}-{number}", size) for number, shape in enumerate(shapes)]
 
 
 def encode_choice(control: str, value: str) -> dict[str, Any]:
@@ -83,9 +90,12 @@ def decode(result: Sequence[Mapping[str, Any]], size: ImageSize, taxonomy: Taxon
     lesions: list[Lesion] = []
     painted: list[Lesion] = []
     answers: dict[str, str] = {}
+    redactions: list[Shape] = []
     for row in result:
         kind = row.get("type")
-        if kind == "rectanglelabels":
+        if kind in _DRAWN and controls.REDACT in _labels(row, kind):
+            redactions.append(_burned(row, kind, size, item))
+        elif kind == "rectanglelabels":
             lesions.append(_lesion(row, size, taxonomy, item))
         elif kind in _PAINTED:
             painted.append(_mask(row, kind, size, taxonomy, item))
@@ -96,7 +106,8 @@ def decode(result: Sequence[Mapping[str, Any]], size: ImageSize, taxonomy: Taxon
                 item, kind, "rectanglelabels, choices or textarea", "Use the generated labelling config."
             )
     lesions = _with_masks(lesions, painted)
-    return Answer(tuple(lesions), _finding(answers, lesions, item), tuple(sorted(answers.items())))
+    finding = _finding(answers, lesions, item)
+    return Answer(tuple(lesions), finding, tuple(sorted(answers.items())), tuple(redactions))
 
 
 def reading_text(lesion: Lesion) -> str:
@@ -176,6 +187,31 @@ def _lesion(row: Mapping[str, Any], size: ImageSize, taxonomy: Taxonomy, item: s
         region_id=row.get("id"),
         origin=_origin(row, region),
     )
+
+
+def _labels(row: Mapping[str, Any], kind: str) -> Sequence[str]:
+    found = row.get("value", {}).get(kind)
+    return [str(label).casefold() for label in found] if isinstance(found, list) else []
+
+
+def _burned(row: Mapping[str, Any], kind: str, size: ImageSize, item: str) -> Shape:
+    shape = decode_shape(kind.removesuffix("labels"), row.get("value", {}), size, f"{item}, region {row.get('id')}")
+    assert not isinstance(shape, tuple), "a drawn region is no point"
+    return shape
+
+
+def _redaction(shape: Shape, region_id: str, size: ImageSize) -> dict[str, Any]:
+    _, value = encode_shape(turned_box(shape), size)
+    return {
+        "id": region_id,
+        "from_name": controls.DIAGNOSIS,
+        "to_name": controls.IMAGE,
+        "type": "rectanglelabels",
+        "original_width": size.width,
+        "original_height": size.height,
+        "image_rotation": 0,
+        "value": {**value, "rectanglelabels": [controls.REDACT]},
+    }
 
 
 def _painted(region: Mapping[str, Any], mask: RleMask, size: ImageSize) -> dict[str, Any]:

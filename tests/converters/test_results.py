@@ -19,6 +19,19 @@ from converters.label_studio import controls, results
 SIZE = ImageSize(200, 100)
 
 
+def test_a_region_to_redact_is_no_lesion_and_comes_back() -> None:
+    shapes = (PixelBox(10, 20, 30, 40), RotatedBox(100, 50, 20, 10, 30))
+    answer = back([*results.encode([a_lesion("mel")], SIZE, TAXONOMY), *results.encode_redactions(shapes, SIZE)])
+    assert (len(answer.lesions), answer.finding) == (1, Finding.LESIONS)
+    upright, turned = answer.redactions
+    assert isinstance(upright, PixelBox) and upright.iou(shapes[0]) > 1 - 1e-9
+    assert isinstance(turned, RotatedBox) and turned.envelope().iou(shapes[1].envelope()) > 1 - 1e-9
+
+
+def test_an_image_with_nothing_but_a_redaction_was_not_called_anything() -> None:
+    assert back(results.encode_redactions((PixelBox(1, 1, 9, 9),), SIZE)).finding is Finding.NOT_LOOKED_AT
+
+
 def back(rows: list[Any]) -> results.Answer:
     return results.decode(rows, SIZE, TAXONOMY, "task 7")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders_labels import annotation, lesion, stored_image
 
@@ -12,6 +13,8 @@ from converters import dataset, taxonomy
 from converters.annotation import Annotation, ImageRecord, TruthLevel
 from converters.dataset import Split
 from converters.errors import DatasetError
+from converters.geometry import PixelBox
+from converters.images import read_image
 from dermloop.freeze import FreezeReport, freeze, latest, previous_splits
 
 
@@ -79,3 +82,38 @@ def test_an_image_changed_after_ingest_refuses_the_freeze(tmp_path: Path) -> Non
     (tmp_path / pairs[0][0].uri).write_bytes(b"changed")
     with pytest.raises(DatasetError, match="Ingest the image again"):
         freeze(pairs, tmp_path, taxonomy.read())
+
+
+def test_regions_that_anybody_marked_are_black_in_the_frozen_copy_and_only_there(tmp_path: Path) -> None:
+    pairs = approved(tmp_path, range(10))
+    record, (truth,) = pairs[0]
+    box = PixelBox(4, 6, 20, 30)
+    junior = replace(truth, level=TruthLevel.TECHNICIAN, author="tim", redactions=(box,))
+    before = (tmp_path / record.uri).read_bytes()
+    report = freeze([(record, [truth, junior]), *pairs[1:]], tmp_path, taxonomy.read())
+    report.version.verify()
+    (item,) = (item for item in report.version.dataset.items if item.record.image_id == record.image_id)
+    pixels = np.asarray(read_image(report.version.path(item)))
+    assert not pixels[6:30, 4:20].any()
+    assert pixels[40:, 40:].any()
+    assert item.truth.redactions == ()
+    assert (tmp_path / record.uri).read_bytes() == before
+    assert dataset.load(report.version.root) == report.version
+    again = dataset.freeze(
+        report.version.dataset,
+        {item.record.image_id: report.version.path(item) for item in report.version.dataset.items},
+        tmp_path / "again",
+        report.version.settings,
+    )
+    assert again.digest == report.version.digest
+
+
+def test_a_redacted_image_stays_in_its_split(tmp_path: Path) -> None:
+    frozen(tmp_path, range(10))
+    before = previous_splits(tmp_path / "datasets")
+    pairs = [
+        (record, [replace(truth, redactions=(PixelBox(0, 0, 9, 9),))])
+        for record, (truth,) in approved(tmp_path, range(10))
+    ]
+    freeze(pairs, tmp_path, taxonomy.read())
+    assert previous_splits(tmp_path / "datasets") == before
