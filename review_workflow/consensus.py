@@ -99,15 +99,16 @@ def soft_label(diagnoses: Sequence[str | None]) -> dict[str, float]:
     return {code: votes[code] / votes.total() for code in sorted(votes)}
 
 
-def dawid_skene(said: Sequence[Mapping[str, int]], readers: Sequence[str], labels: int) -> Reliability:
+def dawid_skene(said: Sequence[Iterable[tuple[str, int]]], readers: Sequence[str], labels: int) -> Reliability:
     """The posterior of each unit's true label and each reader's confusion matrix, by expectation maximisation.
 
-    `said` maps, for each unit, a reader to the index of the label they chose; not everybody reads everything.
+    `said` pairs, for each unit, readers with the index of the label they chose; not everybody reads everything, and who
+    reads a unit twice is in two pairs.
     """
     answers = np.zeros((len(said), len(readers), labels))
     place = {reader: index for index, reader in enumerate(readers)}
     for unit, row in enumerate(said):
-        for reader, label in row.items():
+        for reader, label in row:
             answers[unit, place[reader], label] += 1
     posterior = answers.sum(axis=1)
     posterior /= np.maximum(posterior.sum(axis=1, keepdims=True), _FLOOR)

@@ -83,7 +83,7 @@ def estimate(reviews: Iterable[Review], taxonomy: Taxonomy, iou: float) -> Reade
     if not said:
         return None
     readers = sorted({reader for row in said for reader in row})
-    found = consensus.dawid_skene(said, readers, len(labels))
+    found = consensus.dawid_skene([row.items() for row in said], readers, len(labels))
     rounded = Reliability(_nothing(labels), *(np.round(x, _DIGITS) for x in (found.confusion, found.prevalence)))
     return ReaderReliability(len(said), tuple(readers), labels, rounded)
 

@@ -11,7 +11,7 @@ import SimpleITK
 from builders_review import a_lesion
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import cohen_kappa_score, f1_score
 
 from converters.annotation import Annotation, Finding
 from converters.geometry import RleMask
@@ -52,6 +52,13 @@ FOURTEEN_READERS = np.array(
         [0, 2, 2, 3, 7],
     ]
 )
+# Dawid and Skene (1979), table 1: 45 patients' fitness, by observer 1 three times and by observers 2 to 5 once each.
+ANAESTHETISTS = """
+    1111111 3334334 1122122 2223121 2223222 2223322 1222111 3333433 2222223 2322223 4444444 2223343
+    1111111 2223212 1211111 1112111 1111111 1111111 2222221 2221322 2222222 2222221 2223222 2212222
+    1111111 1111111 2322222 1111111 1111111 1121121 1111111 3333233 1111111 2222222 2223232 4334343
+    2212232 2323233 3333432 1111111 1111111 1212111 2322222 1211111 2222222
+"""
 LABELS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=2, max_size=40)
 
 
@@ -88,6 +95,25 @@ def test_alpha_is_that_of_the_reference_implementation(seed: int, scale: Scale) 
     assert krippendorff_alpha(values, scale) == pytest.approx(theirs, abs=1e-9)
 
 
+@settings(max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 5))
+def test_fleiss_kappa_is_what_the_reference_alpha_leaves_of_it(seed: int, readers: int) -> None:
+    """Alpha expects agreement without replacement, kappa with it; else they are one."""
+    values = np.random.default_rng(seed).integers(0, 3, (readers, 12))
+    alpha = krippendorff.alpha(reliability_data=values, level_of_measurement="nominal", value_domain=[0, 1, 2])
+    counts = np.stack([(values == label).sum(axis=0) for label in range(3)], axis=1)
+    assert 1 - alpha == pytest.approx((1 - fleiss_kappa(counts)) * (values.size - 1) / values.size)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000))
+def test_dice_is_scikit_learns_f1_of_the_pixels(seed: int) -> None:
+    one, other = np.random.default_rng(seed).random((2, 12, 9)) < 0.4
+    assert dice(RleMask.from_array(one), RleMask.from_array(other)) == pytest.approx(
+        f1_score(one.ravel(), other.ravel())
+    )
+
+
 def test_alpha_of_readers_who_never_differ_by_label_is_undefined() -> None:
     assert math.isnan(krippendorff_alpha(np.ones((2, 5))))
 
@@ -112,6 +138,15 @@ def test_dice_of_half_covered_masks() -> None:
     assert dice(empty, empty) == 1.0
 
 
+def test_dawid_and_skenes_anaesthetists_are_the_published_ones() -> None:
+    said = [
+        [("1" if place < 3 else f"{place - 1}", int(digit) - 1) for place, digit in enumerate(patient)]
+        for patient in ANAESTHETISTS.split()
+    ]
+    estimate = consensus.dawid_skene(said, list("12345"), 4)
+    assert estimate.prevalence.round(2).tolist() == [0.40, 0.42, 0.11, 0.07]
+
+
 def test_dawid_and_skene_trust_the_better_readers() -> None:
     generator = np.random.default_rng(7)
     truth = generator.integers(0, 3, 300)
@@ -120,7 +155,7 @@ def test_dawid_and_skene_trust_the_better_readers() -> None:
         {r: int(t) if generator.random() < p else int(generator.integers(0, 3)) for r, p in skill.items()}
         for t in truth
     ]
-    estimate = consensus.dawid_skene(said, list(skill), 3)
+    estimate = consensus.dawid_skene([row.items() for row in said], list(skill), 3)
     majority = [max(range(3), key=lambda label: sum(v == label for v in row.values())) for row in said]
     right = (estimate.posterior.argmax(axis=1) == truth).mean()
     assert right > np.mean(np.array(majority) == truth)
