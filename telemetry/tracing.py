@@ -68,7 +68,11 @@ def span(name: str, headers: Mapping[str, str] | None = None, **facts: Fact) -> 
         return
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    context = TraceContextTextMapPropagator().extract(dict(headers)) if headers else None
+    context = (
+        TraceContextTextMapPropagator().extract({name.lower(): value for name, value in headers.items()})
+        if headers
+        else None
+    )
     with _Running.tracer.start_as_current_span(name, context, attributes=facts, record_exception=False):
         yield
 
