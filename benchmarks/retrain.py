@@ -1,18 +1,20 @@
-"""What retraining costs: one part against both, a cached run against the first, evaluation against bare prediction.
+"""What retraining costs: one part against both, a cached epoch against the first, evaluation against bare prediction.
 
 Prints a JSON object a line: `{"bench", "ours", "peer", "limit", "unit", "note"}`. Pictures are drawn, models start from
-scratch, everything runs on the processor in one process; `PICTURES` and `EPOCHS` are small so that it ends in minutes.
+scratch, everything runs on the processor in one process. The stages keep the recipe's own ratio of epochs. Training is
+given in processor seconds, so that a busy machine measures what a quiet one does; evaluation by the clock.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from converters import taxonomy
 from converters.dataset import Dataset, DatasetItem, DatasetVersion, Split, freeze
@@ -20,11 +22,13 @@ from converters.splits import SplitPolicy, split
 from dermloop.demo import DemoOptions, render
 from ml_backend.bundle import set_champion
 from ml_backend.pipeline import Pipeline
-from training import config, datasets, evaluation, registry, retrain
+from training import classifier, config, datasets, detector, evaluation, registry, retrain, runs
 from training.config import TrainingConfig
 
 PICTURES = 96
-EPOCHS = 3
+SIDE = 768
+SHARE = 6
+"""Epochs are the recipe's, divided by this."""
 EVALUATED = 1000
 
 
@@ -32,90 +36,120 @@ def main() -> None:
     """Runs every line of the bench."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        version = _version(folder)
+        version = _version(folder, PICTURES, Split.TEST)
         settings = _settings()
-        both = _timed(lambda: _train(version, folder, settings, None))
-        champion = registry.champion(folder / "models")
-        if champion is None:
-            raise SystemExit("no champion after the first training")
-        detector = _timed(lambda: _train(version, folder, settings, "detector"))
-        classifier = _timed(lambda: _train(version, folder, settings, "classifier"))
-        _line("retrain.one_stage", classifier, both, both / 2, "s", "the classifier alone; peer: both parts")
-        _line("retrain.one_stage_detector", detector, both, None, "s", "the detector alone; peer: both parts")
-        first, again = _caches(version, folder, settings)
-        _line("retrain.cached_data", again, first, first / 1.5, "s", "data of one run, cached; peer: the first run")
-        _evaluation(version, folder)
+        _train(version, folder / "warm", replace(settings, **_one_epoch(settings)), None)
+        both = _processor(lambda: _train(version, folder, settings, None))
+        for stage in ("detector", "classifier"):
+            alone = _processor(lambda: _train(version, folder, settings, stage))  # noqa: B023 (called at once)
+            note = f"processor seconds of the {stage} alone on cached data; peer: both parts from nothing"
+            _line(f"retrain.one_stage.{stage}", alone, both, both / 2, "s", note)
+        _cached_epoch(version, folder, settings)
+        _evaluation(folder)
 
 
-def _version(folder: Path) -> DatasetVersion:
+def _version(folder: Path, count: int, last: Split) -> DatasetVersion:
+    """So many pictures, split; beyond PICTURES the same pixels come again in files of their own."""
     sources, items = {}, []
-    (folder / "images").mkdir()
-    for number in range(PICTURES):
-        picture = render(1, number, DemoOptions(size=384))
-        path = folder / "images" / f"{picture.record.image_id}.jpg"
-        path.write_bytes(picture.content)
-        sources[picture.record.image_id] = path
-        items.append(DatasetItem(picture.record, picture.truth))
-    return freeze(
-        split(Dataset(taxonomy.read(), tuple(items)), SplitPolicy()), sources, folder / "datasets", {"of": "bench"}
-    )
+    images = folder / f"images-{count}"
+    images.mkdir()
+    drawn = [render(1, number, DemoOptions(size=SIDE)) for number in range(min(count, PICTURES))]
+    for number in range(count):
+        picture = drawn[number % len(drawn)]
+        content = _marked(picture.content, number // len(drawn))
+        record = replace(picture.record, image_id=hashlib.sha256(content).hexdigest())
+        path = images / f"{record.image_id}.jpg"
+        path.write_bytes(content)
+        sources[record.image_id] = path
+        truth = replace(picture.truth, image_id=record.image_id)
+        items.append(DatasetItem(record, truth, last if count > PICTURES else None))
+    whole = Dataset(taxonomy.read(), tuple(items))
+    if count <= PICTURES:
+        whole = split(whole, SplitPolicy())
+    return freeze(whole, sources, folder / "datasets", {"of": "bench"})
+
+
+def _marked(content: bytes, number: int) -> bytes:
+    """The same JPEG picture with a comment: another file."""
+    return content[:2] + b"\xff\xfe\x00\x06" + number.to_bytes(4, "big") + content[2:] if number else content
 
 
 def _settings() -> TrainingConfig:
     first = config.recipe("first")
     return replace(
         first,
-        detector=replace(first.detector, epochs=EPOCHS, weights="scratch"),
-        classifier=replace(first.classifier, epochs=EPOCHS, weights="scratch"),
+        detector=replace(first.detector, epochs=first.detector.epochs // SHARE, weights="scratch"),
+        classifier=replace(first.classifier, epochs=max(first.classifier.epochs // SHARE, 1), weights="scratch"),
     )
 
 
-def _train(version: DatasetVersion, folder: Path, settings: TrainingConfig, only: retrain.Only | None) -> None:
+def _one_epoch(settings: TrainingConfig) -> dict[str, Any]:
+    return {
+        "detector": replace(settings.detector, epochs=1),
+        "classifier": replace(settings.classifier, epochs=1),
+    }
+
+
+def _train(version: DatasetVersion, folder: Path, settings: TrainingConfig, only: Any) -> None:
     models = folder / "models"
     parts = retrain.train(version, models=models, runs=folder / "runs", config=settings, only=only)
     bundle = retrain.pair(parts, version, models, settings, registry.champion(models))
     set_champion(models, bundle.version)
 
 
-def _caches(version: DatasetVersion, folder: Path, settings: TrainingConfig) -> tuple[float, float]:
-    """Seconds to decode, letterbox and crop a version the first time, and to take the same from the cache."""
-    cache = folder / "fresh"
-    target = settings.classifier.target
+def _cached_epoch(version: DatasetVersion, folder: Path, settings: TrainingConfig) -> None:
+    """Processor seconds to the end of the first epoch, of a first run on a version and of a second one."""
+    cache, both = folder / "fresh", []
+    settings = replace(settings, **_one_epoch(settings))
+    for name in ("first", "second"):
+        parts = []
+        for stage in (detector, classifier):
+            ended: list[float] = []
 
-    def prepare() -> None:
-        datasets.yolo_folder(version, cache, settings.detector.image_size)
-        for part in (Split.TRAIN, Split.VAL):
-            datasets.crops(version, part, target, size=settings.classifier.image_size, padding=0.3, cache=cache)
+            def note(part: str, done: int, total: int, text: str) -> None:
+                ended.extend([time.process_time()] if done == 1 else [])  # noqa: B023 (called before the next round)
 
-    first = _timed(prepare)
-    again = _timed(prepare)
-    shutil.rmtree(cache)
-    return first, again
+            run = runs.start(folder / name, "epoch", version.digest, settings, note)
+            began = time.process_time()
+            if stage is detector:
+                detector.train(version, run, cache, settings.detector)
+            else:
+                classifier.fit(version, run, cache, settings.classifier)
+            parts.append(ended[0] - began)
+        both.append(parts)
+    for number, stage_name in enumerate(("detector", "classifier")):
+        first, second = both[0][number], both[1][number]
+        note_text = f"processor seconds until the {stage_name}'s first epoch ends, second run; peer: first run"
+        _line(f"retrain.cached_epoch.{stage_name}", second, first, first / 1.5, "s", note_text)
 
 
-def _evaluation(version: DatasetVersion, folder: Path) -> None:
-    """Seconds for 1,000 images, scaled from the version's own: cases of a report, and the served batch path alone."""
+def _evaluation(folder: Path) -> None:
+    """Seconds for 1,000 images: the cases of a report, and the served batch path alone."""
     bundle = registry.champion(folder / "models")
     if bundle is None:
         raise SystemExit("no champion to evaluate")
-    items = version.dataset.only(Split.TRAIN)
-    ours = _timed(lambda: evaluation.cases_of(bundle, version, Split.TRAIN))
+    version = _version(folder, EVALUATED, Split.TEST)
+    items = version.dataset.only(Split.TEST)
     pipeline = Pipeline.open(bundle)
 
     def served() -> None:
         for start in range(0, len(items), 32):
-            pipeline.predict([datasets.read_decoded(version, item) for item in items[start : start + 32]])
+            pipeline.predict([datasets.read_decoded(version, item, bundle) for item in items[start : start + 32]])
 
-    limit = _timed(served)
-    scale = EVALUATED / len(items)
-    note = f"scaled from {len(items)} images; limit: decoding and the served batch path"
-    _line("retrain.evaluate_1000", ours * scale, None, limit * scale, "s", note)
+    clocks, works = [], []
+    for work in (lambda: evaluation.cases_of(bundle, version, Split.TEST), served):
+        began, busy = time.perf_counter(), time.process_time()
+        work()
+        clocks.append(time.perf_counter() - began)
+        works.append(time.process_time() - busy)
+    note = f"processor seconds: {works[0]:.1f} against {works[1]:.1f}; limit: decoding and the served batch path"
+    _line("retrain.evaluate_1000", clocks[0], None, clocks[1], "s", note)
 
 
-def _timed(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def _processor(work: Callable[[], object]) -> float:
+    began = time.process_time()
     work()
-    return time.perf_counter() - begun
+    return time.process_time() - began
 
 
 def _line(bench: str, ours: float, peer: float | None, limit: float | None, unit: str, note: str) -> None:

@@ -258,10 +258,14 @@ def _encode_stage(stage: tuple[Path, DetectorSpec] | tuple[Path, ClassifierSpec]
 
 def _write_whole(target: Path, header: Mapping[str, Any], files: Mapping[str, Path]) -> None:
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    draft.mkdir(parents=True)
-    for name, source in files.items():
-        shutil.copyfile(source, draft / name)
-    (draft / HEADER).write_bytes(orjson.dumps(header, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2))
+    try:
+        draft.mkdir(parents=True)
+        for name, source in files.items():
+            shutil.copyfile(source, draft / name)
+        (draft / HEADER).write_bytes(orjson.dumps(header, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2))
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     try:
         draft.rename(target)
     except OSError:

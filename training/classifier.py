@@ -110,6 +110,8 @@ def fit(
     size, padding = config.image_size, config.crop_padding
     check = datasets.crops(version, Split.VAL, config.target, size=size, padding=padding, cache=cache)
     _require_crops(learn, check, classes)
+    for words in untaught(learn.labels, check.labels, classes):
+        run.report("classifier", 0, config.epochs, words)
     with quiet(run, run.folder / "classifier.log") as run:
         start = networks.choose_start(config, classes, champion)
         shape = networks.plan(config, classes, start)
@@ -160,6 +162,15 @@ def _order_outputs(path: Path) -> None:
     onnx.save(model, path)
 
 
+def untaught(learn: datasets.Labels, check: datasets.Labels, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """A sentence for each split that lacks crops of some class: training goes on without them."""
+    lacking = {
+        split: ", ".join(name for column, name in enumerate(classes) if column not in labels)
+        for split, labels in (("training", learn), ("validation", check))
+    }
+    return tuple(f"no {split} crop of {names}: approve some" for split, names in lacking.items() if names)
+
+
 def _require_crops(learn: Crops, check: Crops, classes: tuple[str, ...]) -> None:
     present = sorted({classes[label] for label in learn.labels.tolist()})
     if len(present) < 2:
@@ -189,7 +200,8 @@ def _fit(learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: 
         (frozen, _total_epochs(config, start), _rate(config, start)),
     ):
         if state.epoch < last:
-            _freeze(keras, backbone, config, whole=last == frozen)
+            top = config.unfrozen_layers if start.pretrained else 0  # what nobody taught must not be frozen
+            _freeze(backbone, top, whole=last == frozen)
             steps = -(-sampling.epoch_size(learn, config) // config.batch)
             _compile(keras, model, config, rate, steps * (last - first))
             if state.epoch == first:
@@ -212,10 +224,11 @@ def _rate(config: ClassifierConfig, start: Start) -> float:
     return config.fine_tune_learning_rate if start.pretrained else config.learning_rate
 
 
-def _freeze(keras: Any, backbone: Any, config: ClassifierConfig, whole: bool) -> None:
-    top = len(backbone.layers) - (config.unfrozen_layers or len(backbone.layers))
+def _freeze(backbone: Any, unfrozen: int, whole: bool) -> None:
+    """Freezes the whole backbone, or all but its top layers; 0 unfrozen layers are all of them."""
+    first = len(backbone.layers) - (unfrozen or len(backbone.layers))
     for number, layer in enumerate(backbone.layers):
-        layer.trainable = not whole and number >= top
+        layer.trainable = not whole and number >= first
 
 
 def _compile(keras: Any, model: Any, config: ClassifierConfig, rate: float, steps: int) -> None:

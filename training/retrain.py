@@ -146,12 +146,15 @@ def train(
 ) -> TrainedParts:
     """The newly trained parts, each with thresholds set on the validation split; nothing is registered yet.
 
+    Raises DatasetError where an image is missing or changed since the freeze, DataError for splits that nothing can be
+    learnt from, RunError where the disk is full; the run then says so, and can be resumed.
     `cache` holds what can be made again from the version; `<runs>/cache` by default.
     """
     champion = registry.champion(models)
     run = resumed or _start(runs, only or "both", version.digest, config, progress)
     cache = cache or runs / "cache"
-    try:
+    with run.failing():
+        version.verify()
         new_detector = new_classifier = None
         if only != "classifier":
             warm = _checkpoint(runs, champion, "detector_run", detector.CHECKPOINT)
@@ -161,9 +164,6 @@ def train(
             warm = _checkpoint(runs, champion, "classifier_run", classifier.CHECKPOINT)
             read = classifier.train(version, run, cache, config.classifier, warm)
             new_classifier = (read, _classifier_spec(read, version, config))
-    except Exception as error:
-        run.fail(str(error))
-        raise
     run.finish()
     return TrainedParts(run.run_id, new_detector, new_classifier)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +21,7 @@ from training.errors import RunError, TrainingError
 from training.tracking import Tracker
 
 STATUS = "status.json"
+_DISK_SIGNS = ("PytorchStreamWriter", "No space left", "File too large", "Read-only file system")
 SETTINGS = "config.toml"
 
 
@@ -95,6 +97,19 @@ class Run:
         """Notes that the run ended badly, and why."""
         self.tracker.close(failed=True)
         self._write(replace(read_status(self.folder), state=RunState.FAILED, text=reason))
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Notes whatever goes wrong inside the block; a disk that is full or read-only becomes one sentence."""
+        try:
+            yield
+        except Exception as error:
+            found = _disk_error(self.folder, error)
+            with suppress(OSError):
+                self.fail(str(found or error))
+            if found is not None:
+                raise found from error
+            raise
 
     def _write(self, status: RunStatus) -> None:
         _write_status(self.folder, replace(status, updated=self.now().isoformat()))
@@ -184,6 +199,15 @@ def _write_status(folder: Path, status: RunStatus) -> None:
     draft = folder / f".{STATUS}.{os.getpid()}"
     draft.write_bytes(orjson.dumps(asdict(status), option=orjson.OPT_INDENT_2))
     draft.replace(folder / STATUS)
+
+
+def _disk_error(folder: Path, error: Exception) -> RunError | None:
+    """What the operating system or torch says of a disk, in a sentence; None for every other error."""
+    words = str(error)
+    if not isinstance(error, OSError) and not any(sign in words for sign in _DISK_SIGNS):
+        return None
+    cure = f"Free space or grant rights, then go on with --resume {folder.name}."
+    return RunError(f"run {folder.name}", words.splitlines()[0][:200], "room and rights to write", cure)
 
 
 def _alive(pid: int) -> bool:

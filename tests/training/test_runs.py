@@ -71,3 +71,16 @@ def test_a_failure_is_told(tmp_path: Path) -> None:
 def test_a_folder_without_status_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"status\.json"):
         runs.read_status(tmp_path)
+
+
+def test_what_goes_wrong_is_noted_and_a_disk_in_a_sentence(tmp_path: Path) -> None:
+    run = runs.start(tmp_path, "detector", "abc", TrainingConfig())
+    with pytest.raises(ZeroDivisionError), run.failing():
+        raise ZeroDivisionError("by zero")
+    assert runs.read_status(run.folder).text == "by zero"
+    with pytest.raises(RunError, match=f"--resume {run.run_id}"), run.failing():
+        raise OSError(28, "No space left on device")
+    with pytest.raises(RunError, match="room and rights"), run.failing():
+        raise RuntimeError("PytorchStreamWriter failed writing file data/7")
+    with run.failing():
+        run.finish()
