@@ -33,6 +33,7 @@ _HIDDEN = (
     *("annotations_ids", "predictions_score", "predictions_model_versions", "predictions_results", "file_upload"),
     *("storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists"),
 )
+_FILTER = ("filter", "operator", "type", "value")
 _INNER = (TaskField.IMAGE_ID, TaskField.KEY, TaskField.NOTE, TaskField.BLIND)
 INSTRUCTIONS = {
     Tier.TECHNICIAN: (
@@ -214,7 +215,7 @@ def _views(gateway: Gateway, project_id: int, tier: Tier, people: Sequence[Perso
         if title not in known:
             _create_view(gateway, project_id, data)
             changes.append(f"created tab {title} in project {project_id}")
-        elif _view_data(known[title]).get("hiddenColumns") != data["hiddenColumns"]:
+        elif _shown_by(_view_data(known[title])) != _shown_by(data):
             _repair_view(gateway, known[title].id, project_id, data)
             changes.append(f"repaired tab {title} in project {project_id}")
 
@@ -230,6 +231,13 @@ def _repair_view(gateway: Gateway, view_id: int, project_id: int, data: dict[str
 def _view_data(view: Any) -> dict[str, Any]:
     data = view.data if view.data is not None else {}
     return data if isinstance(data, dict) else dict(data)
+
+
+def _shown_by(data: Mapping[str, Any]) -> tuple[object, ...]:
+    """What makes a tab what it is, without the ids and defaults that Label Studio adds: columns, filters, order."""
+    filters = data.get("filters") or {}
+    items = [tuple(item.get(name) for name in _FILTER) for item in filters.get("items") or ()]
+    return data.get("hiddenColumns"), filters.get("conjunction"), items, data.get("ordering")
 
 
 def _tabs(tier: Tier, people: Sequence[Person]) -> dict[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ from review_workflow.settings import ReviewSettings
 from review_workflow.states import ReviewState
 from review_workflow.store import AuditAnchor, AuditEntry, AuditProblem, Insight, Session, Store, open_store
 from review_workflow.store.vitals import Vitals
-from review_workflow.sync import Sync, SyncReport, project_fact
+from review_workflow.sync import PATIENCE, Sync, SyncReport, project_fact
 from review_workflow.triggers import Progress
 from review_workflow.webhooks import Hint
 
@@ -176,12 +176,13 @@ class ReviewService:
         with self._store.writing() as session:
             session.hint(hint.project_id, hint.task_ids, hint.action, self._clock())
 
-    def sync(self, full: bool = False) -> SyncReport:
+    def sync(self, full: bool = False, patience: float = PATIENCE) -> SyncReport:
         """Takes in everything changed in Label Studio and delivers what follows; `full` looks at every task again.
 
-        Raises LabelStudioError where Label Studio is away, BusyError where another process is at it for a minute.
+        Raises LabelStudioError where Label Studio is away, BusyError where another process is at it all the time of
+        one's `patience` in seconds.
         """
-        return self._synced().run(full)
+        return self._synced().run(full, patience)
 
     def order(self) -> SyncReport:
         """Orders the queues anew by what the model says of unanswered images; cheap where nothing changed.

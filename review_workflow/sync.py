@@ -31,7 +31,7 @@ from review_workflow.review import Event, WorkKey
 from review_workflow.store import Session, Store, TaskHint
 
 log = logging.getLogger(__name__)
-_LEASE, _LEASE_SECONDS, _PATIENCE = "sync", 120.0, 60.0
+_LEASE, _LEASE_SECONDS, PATIENCE = "sync", 120.0, 60.0
 _OVERLAP = timedelta(seconds=10)
 _HINTS = 200
 _TRIES = 5
@@ -77,7 +77,7 @@ class Sync:
         self._owner = ""
         self._outbox = Outbox(store, gateway, setting, clock, self.project, self._keep_lease)
 
-    def run(self, full: bool = False, patience: float = _PATIENCE) -> SyncReport:
+    def run(self, full: bool = False, patience: float = PATIENCE) -> SyncReport:
         """Everything in and everything out, until nothing is left to deliver; raises BusyError after `patience` s."""
         with self._lease(patience):
             report = self._take_hinted().plus(self._take_changed(full))
@@ -95,7 +95,7 @@ class Sync:
 
     def order(self) -> SyncReport:
         """Puts gold tasks among the queues; reads what the model says of unanswered images, and orders by it."""
-        with self._lease(_PATIENCE):
+        with self._lease(PATIENCE):
             seeded = self._seed()
             name = f"order:{self.project(Tier.TECHNICIAN)}"
             newest = self._cursor(name)

@@ -170,7 +170,7 @@ def until(condition: Callable[[], bool], seconds: float, instead: Callable[[], s
 def kill_all_the_way(stack: Stack, service: ReviewService, progress: list[int], studio_at: set[int]) -> None:
     """Kills the service each time the audit log has reached the next length, Label Studio too at some of them."""
     for number, entries in enumerate(progress):
-        until(lambda: service.audit_head().seq >= entries, 600, lambda: str(service.audit_head().seq))  # noqa: B023
+        until(lambda: service.audit_head().seq >= entries, 1800, lambda: str(service.audit_head().seq))  # noqa: B023
         stack.kill(REVIEW)
         if number in studio_at:
             stack.kill(LABEL_STUDIO)
@@ -192,7 +192,7 @@ def assert_nothing_lost_or_doubled(stack: Stack, service: ReviewService, records
     taken = Counter(int(entry.source.split("@")[0]) for entry in history if entry.source)
     submitted = {int(_id(annotation)) for task in tasks for annotation in task.annotations or ()}
     assert set(taken) == submitted and set(taken.values()) == {1}
-    service.sync(full=True)
+    service.sync(full=True, patience=1200)
     assert len(service.history()) == len(history)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -28,6 +29,7 @@ from converters.label_studio.config import SEVERITY_COLOURS, labelling_config
 from converters.label_studio.controls import TaskField, Tier
 from converters.taxonomy import Severity
 from dermloop.stack import Login, Stack
+from review_workflow.errors import LabelStudioError
 from review_workflow.people import Role
 from review_workflow.service import ReviewService
 
@@ -176,13 +178,52 @@ def break_and_repair(service: ReviewService, admin: LabelStudio) -> None:
     admin.projects.update(project, title="My project", show_skip_button=True)
     (hook,) = admin.webhooks.list(project=str(project))
     admin.webhooks.update(hook.id, is_active=False, url=hook.url, headers=hook.headers)
+    tab = next(view for view in admin.views.list(project=project) if view.data["title"] == "Disputed")
+    kept = [item for item in tab.data["filters"]["items"] if "state" not in item["filter"]]
+    mine = {**tab.data, "filters": {**tab.data["filters"], "items": kept}, "ordering": ["tasks:id"]}
+    admin.views.update(str(tab.id), project=project, data=mine)
     changes = service.set_up().changes
     assert changes == (
         "set show_skip_button, title of project dermloop 3 · QA",
         f"repaired the webhook of project {project}",
+        f"repaired tab Disputed in project {project}",
     )
     assert service.set_up().changes == ()
     assert admin.projects.get(project).label_config == labelling_config(TAXONOMY, Tier.QA)
+
+
+def test_a_project_deleted_in_label_studio_is_a_clear_word_and_set_up_makes_it_again(
+    stack: Stack, service: ReviewService
+) -> None:
+    (record,) = images(stack.home.images, 102, 1)
+    service.register([record])
+    say(stack, service, login_of(stack, Role.TECHNICIAN), Tier.TECHNICIAN, record, a_result())
+    lost, before = service.project(Tier.DERMATOLOGIST), service.review(record.image_id)
+    with signed_in(stack, stack.admin) as admin:
+        admin.projects.delete(lost)
+    with pytest.raises(LabelStudioError, match="review setup"):
+        service.sync(full=True)
+    assert "created project dermloop 2 · dermatologist" in service.set_up().changes
+    service.settle()
+    assert service.project(Tier.DERMATOLOGIST) != lost
+    assert replace(service.review(record.image_id), version=0) == replace(before, version=0)
+    reader = next(login for login in stack.people if login.email == before.works[-1].assignee)
+    say(stack, service, reader, Tier.DERMATOLOGIST, record, a_result(verdict="Accept"))
+    assert service.review(record.image_id).readings(Tier.DERMATOLOGIST)
+    assert service.verify_audit() == ()
+
+
+def test_a_task_deleted_in_label_studio_comes_back(stack: Stack, service: ReviewService) -> None:
+    (record,) = images(stack.home.images, 103, 1)
+    service.register([record])
+    service.settle()
+    with signed_in(stack, stack.admin) as admin:
+        (task,) = open_tasks(admin, service.project(Tier.TECHNICIAN), record)
+        admin.tasks.delete(str(task.id))
+        service.sync(full=True)
+        (again,) = open_tasks(admin, service.project(Tier.TECHNICIAN), record)
+    assert again.id != task.id
+    assert "task deleted" in [entry.happened for entry in service.history(record.image_id)]
 
 
 def test_a_wrong_secret_and_a_malformed_body_are_refused(stack: Stack) -> None:
