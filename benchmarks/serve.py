@@ -1,7 +1,9 @@
 """Speed of the pipeline as served, beside the bare sessions and the usual tools, on the same pictures in one run.
 
 Prints a JSON object a line: `{"bench", "ours", "peer", "limit", "unit", "note"}`. `limit` is what the bare onnxruntime
-sessions and the JPEG decoder alone take; `peer` is the usual tool. Needs the train extra for the graphs and the peers.
+sessions and the JPEG decoder alone take; `peer` is the usual tool. All sides of a line take turns for five rounds, and
+medians count; ratios are medians over rounds, on the clock and in processor time, which a busy machine leaves as it is.
+Needs the train extra for the graphs and the peers.
 """
 
 from __future__ import annotations
@@ -9,20 +11,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import statistics
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageFilter
+from serve_sides import Cost, Peer, Rounds, Sessions, Started, application, predict, served, timed
 
 from converters import taxonomy
 from converters.taxonomy import Target
@@ -30,8 +27,10 @@ from ml_backend.bundle import ClassifierSpec, DetectorSpec, set_champion, write_
 
 CACHE = Path(os.environ.get("DERMLOOP_HOME", ".dermloop")) / "bench" / "serve"
 PICTURES = 64
-ROUNDS = 3
-PORT = 9590
+CROPS = 16
+"""So many pictures where each is read as well, which takes several times as long."""
+
+SINGLES = 25
 
 
 def main() -> None:
@@ -39,110 +38,77 @@ def main() -> None:
     graphs = _graphs()
     detect, both = _home("detect", graphs, False), _home("both", graphs, True)
     sessions = Sessions(graphs)
-    _batches(detect, both, sessions)
+    _batches(graphs, detect, both, sessions)
     _large(detect)
-    with _served(both) as started:
+    with served(both) as started:
         _line("serve.start_health", started.health, None, 2.0, "s", "from start to /health 200")
         _line("serve.start_first", started.first, None, 4.0, "s", "from start to the first prediction")
-        _single(sessions)
+        _single(started, sessions)
         _concurrency()
         _line("serve.rss", started.memory(), None, 700, "MB", "both models loaded, after all requests above")
 
 
-class Sessions:
-    """The bare sessions, fed with what needs no work: the floor under everything."""
-
-    def __init__(self, graphs: Path) -> None:
-        self._detector = _session(graphs / "yolo11n.onnx")
-        self._classifier = _session(graphs / "vgg16.onnx")
-        self._square = np.full((1, 3, 640, 640), 0.5, dtype=np.float32)
-        self._crop = np.full((1, 224, 224, 3), 0.5, dtype=np.float32)
-
-    def detect(self, times: int) -> None:
-        """Runs the detector on so many squares, one by one."""
-        for _ in range(times):
-            self._detector.run(None, {"images": self._square})
-
-    def classify(self, times: int) -> None:
-        """Runs the classifier on so many crops, one by one."""
-        for _ in range(times):
-            self._classifier.run(None, {self._classifier.get_inputs()[0].name: self._crop})
-
-    def threshold(self) -> float:
-        """A score that some twenty of the untrained detector's anchors reach, as a trained one's would."""
-        scores = self._detector.run(None, {"images": self._square})[0][0, 4:].max(axis=0)
-        return float(np.sort(scores)[-20])
-
-
-class Started:
-    """A backend in its own processes, under gunicorn, as `dermloop serve` starts it."""
-
-    def __init__(self, home: Path) -> None:
-        command = [sys.executable, "-c", "from ml_backend.cli import app; app()", "serve"]
-        self._began = time.perf_counter()
-        self.process = subprocess.Popen(
-            [*command, "--home", str(home), "--port", str(PORT)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self.health = self._until(lambda: _get("/health"))
-        self.first = self._until(lambda: _predict(1))
-
-    def _until(self, ask: Callable[[], Any]) -> float:
-        while True:
-            try:
-                ask()
-                return time.perf_counter() - self._began
-            except OSError:
-                time.sleep(0.02)
-
-    def memory(self) -> float:
-        """Resident memory of the worker in MB."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        status = Path(f"/proc/{children[0]}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-def _batches(detect: Path, both: Path, sessions: Sessions) -> None:
+def _batches(graphs: Path, detect: Path, both: Path, sessions: Sessions) -> None:
     files = sorted((detect / "images").glob("*.jpg"))
-    ours: dict[str, list[float]] = {"detect": [], "both": []}
-    limit: dict[str, list[float]] = {"detect": [], "classify": [], "decode": []}
-    with _application(detect) as one, _application(both) as two:
-        for _ in range(ROUNDS):
-            ours["detect"].append(_timed(lambda: one(PICTURES)))
-            limit["detect"].append(_timed(lambda: sessions.detect(PICTURES)))
-            limit["decode"].append(_timed(lambda: [_decoded(path) for path in files]))
-            ours["both"].append(_timed(lambda: two(PICTURES)))
-            limit["classify"].append(_timed(lambda: sessions.classify(PICTURES)))
-    best = {
-        name: 1e3 * min(times) / PICTURES for name, times in (ours | {f"bare {k}": v for k, v in limit.items()}).items()
-    }
-    torch, keras = _peer("ultralytics", detect), _peer("keras", detect)
-    floor = best["bare detect"] + best["bare decode"]
+    torch = Peer("ultralytics", graphs, detect / "images", PICTURES)
+    keras = Peer("keras", graphs, detect / "images", CROPS)
+    with application(detect) as one, application(both) as two:
+        rounds = Rounds(
+            {
+                "detect": lambda: timed(lambda: one(PICTURES)).each(PICTURES),
+                "bare detector": lambda: timed(lambda: sessions.detect(PICTURES)).each(PICTURES),
+                "decode": lambda: timed(lambda: [_decoded(path) for path in files]).each(len(files)),
+                "torch": torch.once,
+                "both": lambda: timed(lambda: two(CROPS)).each(CROPS),
+                "bare classifier": lambda: timed(lambda: sessions.classify(CROPS)).each(CROPS),
+                "keras": keras.once,
+            }
+        )
+    torch.close()
+    keras.close()
+    floor = ("bare detector", "decode")
     note = f"{PICTURES} JPEGs of 1024×768 in one /predict; target ≤ 1.15 × limit and peer ≥ 2.2 × ours"
-    _line("serve.detect_batch", best["detect"], torch, floor, "ms/image", note)
-    note = "one crop an image, YOLO11n and VGG16; limit = sum of the bare sessions and decode; target ≤ 1.15 × limit"
-    _line("serve.two_stage_batch", best["both"], torch + keras, floor + best["bare classify"], "ms/image", note)
+    _batch_line("serve.detect_batch", rounds, "detect", ("torch",), floor, note)
+    note = f"{CROPS} pictures, one crop each, YOLO11n and VGG16; limit = bare sessions and decode; target ≤ 1.15 × limit"
+    _batch_line("serve.two_stage_batch", rounds, "both", ("torch", "keras"), (*floor, "bare classifier"), note)
+
+
+def _batch_line(
+    bench: str, rounds: Rounds, ours: str, peers: tuple[str, ...], limits: tuple[str, ...], note: str
+) -> None:
+    costs = [1e3 * rounds.cost(*names).wall for names in ((ours,), peers, limits)]
+    by_limit, ahead = rounds.ratio(ours, *limits), 1 / rounds.ratio(ours, *peers).wall
+    ahead_cpu = 1 / rounds.ratio(ours, *peers).cpu
+    found = f"ours {_both(by_limit)} × limit; peer {ahead:.2f} × ours (processor time {ahead_cpu:.2f})"
+    _line(bench, costs[0], costs[1], costs[2], "ms/image", f"{note}; {found}")
 
 
 def _large(home: Path) -> None:
     content = _jpeg(6000, 4000, 7)
     (home / "images" / "large.jpeg").write_bytes(content)
-    ours, peer = [], []
-    with _application(home) as ask:
-        for _ in range(2 * ROUNDS + 1):
-            ours.append(_timed(lambda: ask(1, "large.jpeg")))
-            peer.append(_timed(lambda: _decoded_whole(content)))
-    note = "24 megapixels, request to boxes; target ≤ 0.4 × peer"
-    _line("serve.large_jpeg", 1e3 * min(ours), 1e3 * min(peer), None, "ms", note)
+    with application(home) as ask:
+        rounds = Rounds(
+            {
+                "ours": lambda: timed(lambda: ask(1, "large.jpeg")),
+                "peer": lambda: timed(lambda: _decoded_whole(content)),
+            },
+            rounds=9,
+        )
+    note = f"24 megapixels, request to boxes; target ≤ 0.4 × peer; ours {_both(rounds.ratio('ours', 'peer'))} × peer"
+    _line("serve.large_jpeg", 1e3 * rounds.cost("ours").wall, 1e3 * rounds.cost("peer").wall, None, "ms", note)
 
 
-def _single(sessions: Sessions) -> None:
-    ours, bare = [], []
-    for _ in range(20):
-        ours.append(_timed(lambda: _predict(1)))
-        bare.append(_timed(lambda: (sessions.detect(1), sessions.classify(1))))
-    over = 1e3 * (statistics.median(ours) - statistics.median(bare))
-    note = "median of 20 single-image requests over HTTP, less the bare sessions; includes the JPEG decoder"
-    _line("serve.overhead_single", over, None, 8.0, "ms", note)
+def _single(started: Started, sessions: Sessions) -> None:
+    sides = {
+        "request": lambda: started.timed(lambda: predict(1)),
+        "bare": lambda: timed(lambda: (sessions.detect(1), sessions.classify(1))),
+    }
+    over = Rounds(sides, rounds=SINGLES).excess("request", "bare")
+    note = (
+        f"median over {SINGLES} rounds of a single-image request over HTTP less the bare sessions; includes the JPEG "
+        f"decoder; {1e3 * over.cpu:.0f} ms of processor time"
+    )
+    _line("serve.overhead_single", 1e3 * over.wall, None, 8.0, "ms", note)
 
 
 def _concurrency() -> None:
@@ -165,59 +131,9 @@ def _concurrency() -> None:
 def _call(calls: int, times: list[float], errors: list[str]) -> None:
     for _ in range(calls):
         try:
-            times.append(_timed(lambda: _predict(1)))
+            times.append(timed(lambda: predict(1)).wall)
         except OSError as error:
             errors.append(str(error))
-
-
-@contextmanager
-def _application(home: Path) -> Iterator[Callable[..., None]]:
-    """A way to ask the application, in this process, about the first so many pictures."""
-    from ml_backend.app import create_app
-    from ml_backend.settings import read_settings
-
-    app = create_app(read_settings(home=home))
-    client = app.test_client()
-
-    def ask(count: int, name: str | None = None) -> None:
-        answer = client.post("/predict", json=_body(count, name))
-        assert answer.status_code == 200 and all(entry for entry in answer.json["results"]), answer.json
-
-    ask(1)
-    yield ask
-    app.extensions["dermloop"].close()
-
-
-@contextmanager
-def _served(home: Path) -> Iterator[Started]:
-    started = Started(home)
-    try:
-        yield started
-    finally:
-        started.process.terminate()
-        started.process.wait()
-
-
-def _body(count: int, name: str | None = None) -> dict[str, Any]:
-    names = [name or f"{number:02}.jpg" for number in range(count)]
-    addresses = [f"/data/local-files/?d=images/{file}" for file in names]
-    return {"tasks": [{"id": number, "data": {"image": address}} for number, address in enumerate(addresses)]}
-
-
-def _predict(count: int) -> bytes:
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(_address("/predict"), json.dumps(_body(count)).encode(), headers)
-    with urllib.request.urlopen(request, timeout=100) as answer:
-        return bytes(answer.read())
-
-
-def _get(path: str) -> bytes:
-    with urllib.request.urlopen(_address(path), timeout=5) as answer:
-        return bytes(answer.read())
-
-
-def _address(path: str) -> str:
-    return f"http://127.0.0.1:{PORT}{path}"
 
 
 def _graphs() -> Path:
@@ -225,7 +141,8 @@ def _graphs() -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for what, file in (("detector", "yolo11n.onnx"), ("classifier", "vgg16.onnx")):
         if not (folder / file).is_file():
-            command = [sys.executable, "-m", "benchmarks.serve_graphs", what, str(folder.resolve())]
+            maker = str(Path(__file__).with_name("serve_graphs.py"))
+            command = [sys.executable, maker, what, str(folder.resolve())]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return folder
 
@@ -266,29 +183,14 @@ def _decoded(path: Path) -> None:
     Image.open(path).load()
 
 
-def _session(path: Path) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _peer(name: str, home: Path) -> float:
-    command = [sys.executable, "-m", "benchmarks.serve_peers", name, str(CACHE / "graphs"), str(home / "images")]
-    found = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(found.stdout.split()[-1])
-
-
-def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def _both(ratio: Cost) -> str:
+    return f"{ratio.wall:.2f} (processor time {ratio.cpu:.2f})"
 
 
 def _line(bench: str, ours: float, peer: float | None, limit: float | None, unit: str, note: str) -> None:
     numbers = {"ours": ours, "peer": peer, "limit": limit}
     rounded = {name: None if value is None else round(value, 2) for name, value in numbers.items()}
-    print(json.dumps({"bench": bench, **rounded, "unit": unit, "note": note}), flush=True)
+    print(json.dumps({"bench": bench, **rounded, "unit": unit, "note": note}, ensure_ascii=False), flush=True)
 
 
 if __name__ == "__main__":

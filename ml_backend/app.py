@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from flask import Flask, Response, jsonify, request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 
 from ml_backend import access, api, composition, links, rest
@@ -28,6 +31,7 @@ from ml_backend.settings import Settings
 from telemetry import request_id, web
 
 _log = logging.getLogger(__name__)
+_HALF = b"\\ud"
 _STATUS: dict[type[ServingError], HTTPStatus] = {
     ProtocolError: HTTPStatus.BAD_REQUEST,
     UnreadableImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -48,6 +52,7 @@ def create_app(settings: Settings, parts: Parts | None = None) -> Flask:
     Raises SettingsError for malformed tokens.
     """
     app = Flask(__name__, static_folder=None)
+    app.json = _Json(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_bytes + 65_536
     known = access.tokens(settings)
     own = parts or composition.build(settings)
@@ -61,6 +66,19 @@ def create_app(settings: Settings, parts: Parts | None = None) -> Flask:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unexpected)
     return app
+
+
+class _Json(DefaultJSONProvider):
+    """Takes a body that is nested without end, or that has text no file or store can hold, for malformed."""
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        try:
+            found = super().loads(s, **kwargs)
+            if _HALF in (s if isinstance(s, bytes) else s.encode(errors="surrogatepass")).lower():
+                json.dumps(found, ensure_ascii=False).encode()
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        return found
 
 
 def _admit(settings: Settings, known: dict[Role, tuple[str, ...]]) -> Response | None:

@@ -31,6 +31,7 @@ _BROKEN = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeEr
 """What Pillow's readers have been seen to raise on damaged files."""
 _FOREIGN = (b"<script", b"<html", b"<?php", b"<iframe", b"%pdf-", b"rar!\x1a\x07")
 _ARCHIVE = (b"PK\x05\x06", b"PK\x01\x02")
+_STRIP = 64
 _MARGIN = 1 << 18
 """How far into a file, from either end, other formats are looked for: what lies between is the picture's own data."""
 
@@ -86,7 +87,7 @@ def decode(content: bytes, item: str, limits: DecodeLimits = DEFAULT_LIMITS) -> 
         _reduce(image, limits.working_side)
         orientation = _orientation(image)
         image.load()
-        pixels = np.asarray(_turned(_small(_rgb(image), limits.working_side), orientation))
+        pixels = np.asarray(_turned(_small(image, limits.working_side), orientation))
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(item, _reason(error), _EXPECTED, "Export the image again.") from error
     except _BROKEN as error:
@@ -120,9 +121,19 @@ def _reduce(image: Image.Image, working_side: int) -> None:
 
 
 def _small(image: Image.Image, working_side: int) -> Image.Image:
-    """What the JPEG decoder does while it reads, done afterwards for the others: 1/2, 1/4 or 1/8 by averaging."""
-    fits = [factor for factor in (8, 4, 2) if max(image.size) >= working_side * factor]
-    return image.reduce(fits[0]) if fits else image
+    """The picture in sRGB, at 1/2, 1/4 or 1/8 by averaging where it is large, as the JPEG decoder does while it reads.
+
+    It goes strip by strip, so that no second picture of the full size is ever in memory.
+    """
+    factor = next((factor for factor in (8, 4, 2) if max(image.size) >= working_side * factor), 1)
+    if factor == 1:
+        return _rgb(image)
+    rows = _STRIP * factor
+    small = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        small.paste(_rgb(strip).reduce(factor), (0, top // factor))
+    return small
 
 
 def _orientation(image: Image.Image) -> int:

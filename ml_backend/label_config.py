@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 LESION = "lesion"
+_LONGEST = 200_000
 _ANY_LESION = frozenset({"lesion", "skin lesion", "lesion, not classified"})
 _TEXTS = frozenset({controls.READING, "differential"})
 _REGION_TAGS = {
@@ -101,6 +102,8 @@ def read_config(xml: str | None, taxonomy: Taxonomy) -> LabelConfig:
     """The matched config; without one, the house's own is assumed. Raises ProtocolError for XML that is none."""
     if not xml:
         return _house(taxonomy)
+    if len(xml) > _LONGEST:
+        raise ProtocolError("label_config", f"{len(xml)} characters", f"at most {_LONGEST}", "Shorten it.")
     root = _parsed(xml)
     image = next(iter(root.iter("Image")), None)
     field = str(image.get("value", "")).removeprefix("$") if image is not None else ""

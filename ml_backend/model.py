@@ -21,6 +21,9 @@ from ml_backend.protocol import START_TRAINING, PredictRequest, TaskImage
 from ml_backend.service import Analysis, Picture
 from ml_backend.settings import read_settings
 
+_MOST_BOXES = 256
+_MOST_POINTS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -81,6 +84,7 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
                 return self._interactive(request, request.drawn, config)
             pictures = self._pictures(request, config)
             found = self._parts.service.analyse(pictures, self._parts.settings.predict_seconds)
+            self._parts.metrics.analysed(found)
             return self._entries(found, request, config)
         except NoModelError as error:
             empty: Any = [] if request.drawn is None else {"result": []}
@@ -122,6 +126,9 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
         shapes = [shape for row in drawn if (shape := _drawn(row)) is not None]
         boxes = [shape for shape in shapes if isinstance(shape, PixelBox)]
         points = [shape for shape in shapes if not isinstance(shape, PixelBox)]
+        if len(boxes) > _MOST_BOXES or len(points) > _MOST_POINTS:
+            expected = f"at most {_MOST_BOXES} regions and {_MOST_POINTS} points"
+            raise ProtocolError("context", f"{len(boxes)} and {len(points)}", expected, "Send those just drawn.")
         try:
             read = self._parts.service.read(pictures[0], boxes, points)
         except (FetchError, ProtocolError, UnreadableImageError) as error:

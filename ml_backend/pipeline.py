@@ -134,20 +134,15 @@ class Pipeline:
             readings += self._readings(outputs, spec)
         return readings
 
-    def find(self, image: DecodedImage, at: Point) -> Detection | None:
-        """The best detection around a point in original pixels, however faint; None where there is none.
+    def find(self, image: DecodedImage, points: Sequence[Point]) -> list[Detection | None]:
+        """The best detection around each point in original pixels, however faint; None where there is none.
 
         Where the whole picture shows none there, the detector looks at the quarter around the point alone.
         """
-        if self.bundle.detector is None:
-            return None
-        faint = replace(self.bundle.detector, score_threshold=_POINTED_FLOOR, max_detections=_POINTED_DETECTIONS)
-        for view, x, y in ((image, 0.0, 0.0), _close_up(image, at)):
-            found, _ = self._detect([self.prepare(view)], faint)
-            around = [one for one in (each.shifted(x, y) for each in found[0]) if _holds(one.box, at)]
-            if around:
-                return max(around, key=lambda one: one.score)
-        return None
+        if self.bundle.detector is None or not points:
+            return [None] * len(points)
+        whole = self._faint(image)
+        return [_best(whole, at) or self._nearer(image, at) for at in points]
 
     def lesion(self, box: PixelBox, score: float | None, found: Reading | None, shape: Polygon | None = None) -> Lesion:
         """A lesion in the house's words, out of a box, its reading, and its outline where there is one."""
@@ -161,6 +156,15 @@ class Pipeline:
             severity=reading.top_severity(found, known),
             probabilities=tuple((reading.display_name(n, found.target, known), p) for n, p in found.probabilities),
         )
+
+    def _nearer(self, image: DecodedImage, at: Point) -> Detection | None:
+        view, x, y = _close_up(image, at)
+        return _best([one.shifted(x, y) for one in self._faint(view)], at)
+
+    def _faint(self, image: DecodedImage) -> list[Detection]:
+        assert self.bundle.detector is not None
+        spec = replace(self.bundle.detector, score_threshold=_POINTED_FLOOR, max_detections=_POINTED_DETECTIONS)
+        return self._detect([self.prepare(image)], spec)[0][0]
 
     def _detect(
         self, prepared: Sequence[PreparedImage], spec: DetectorSpec | None
@@ -247,6 +251,10 @@ def _close_up(image: DecodedImage, at: Point) -> tuple[DecodedImage, float, floa
     size = ImageSize(max(round(wide * across), 1), max(round(high * down), 1))
     part = np.ascontiguousarray(image.pixels[top : top + high, left : left + wide])
     return DecodedImage(part, size), left * across, top * down
+
+
+def _best(found: Sequence[Detection], at: Point) -> Detection | None:
+    return max((one for one in found if _holds(one.box, at)), key=lambda one: one.score, default=None)
 
 
 def _holds(box: PixelBox, at: Point) -> bool:

@@ -18,6 +18,7 @@ from ml_backend.host import PipelineHost
 from ml_backend.images import DecodedImage, DecodeLimits
 from ml_backend.pipeline import ImagePrediction, Pipeline, PreparedImage
 from ml_backend.reading import Reading
+from telemetry.threads import CarryingThreads
 
 _T = TypeVar("_T")
 _READERS = 8
@@ -74,7 +75,7 @@ class PredictionService:
         self.host = host
         self._limits = limits
         self._turn = threading.Lock()
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="decode")
+        self._readers = CarryingThreads(_READERS, thread_name_prefix="decode")
         self._decoding = threading.BoundedSemaphore(_DECODERS)
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="resize")
 
@@ -109,7 +110,7 @@ class PredictionService:
         image = self._decoded(pipeline, picture)
         drawn = [(box.clipped(image.size), None, None) for box in boxes]
         with self._turn:
-            pointed = [pipeline.find(image, at) for at in points]
+            pointed = pipeline.find(image, points)
             found = [*drawn, *((one.box, one.score, one.shape) for one in pointed if one is not None)]
             readings = pipeline.read([(image, box) for box, _, _ in found])
         pairs = zip(found, readings, strict=True)

@@ -5,6 +5,8 @@ The application is imported in the worker, after the fork: onnxruntime's threads
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
@@ -20,6 +22,7 @@ _REQUEST_THREADS = 32
 """Far more than the models can use: a health check must find one free while many predictions wait their turn."""
 
 _TIMEOUT = 120
+_SILENCE_SECONDS = 10
 _PROGRAM = "ml-backend"
 
 
@@ -50,6 +53,13 @@ def _release(_server: Any, worker: Any) -> None:
         tracing.stop()
 
 
+def _hurry(server: Any) -> None:
+    """Lets a caller that falls silent in the middle of a request go; connections inherit it from their listener."""
+    for listener in server.LISTENERS:
+        patience = struct.pack("ll", _SILENCE_SECONDS, 0)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+
+
 class _Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -66,6 +76,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "proc_name": "dermloop-ml",
             "control_socket_disable": True,
             "worker_exit": _release,
+            "when_ready": _hurry,
             "logger_class": "telemetry.gunicorn_log.Lines",
         }
         for name, value in given.items():

@@ -109,6 +109,32 @@ def test_arbitrary_bodies_end_in_4xx_or_an_answer(client: FlaskClient) -> None:
         assert answer.is_json and b"Traceback" not in answer.data
 
 
+@pytest.mark.parametrize("path", ["/predict", "/setup", "/webhook", "/job_status"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+        b'{"tasks":[],"action":"x","job":"\\ud800","schema":"a"}',
+    ],
+    ids=["lists without end", "objects without end", "half a character"],
+)
+def test_a_body_that_no_sender_means_is_malformed(client: FlaskClient, path: str, body: bytes) -> None:
+    assert client.post(path, data=body, content_type="application/json").status_code in (400, 410)
+
+
+def test_a_request_cannot_buy_hours_of_work(client: FlaskClient) -> None:
+    size = {"original_width": 160, "original_height": 120}
+    task = {"id": 1, "data": {"image": "/data/local-files/?d=images/a.png"}}
+    box = {"type": "rectanglelabels", **size, "value": {"x": 1, "y": 1, "width": 10, "height": 10}}
+    click = {"type": "keypointlabels", **size, "value": {"x": 1, "y": 1}}
+    for drawn in ([box] * 300, [click] * 20):
+        sent = {"tasks": [task], "params": {"context": {"result": drawn}}}
+        assert "at most 256 regions and 16 points" in client.post("/predict", json=sent).json["error"]
+    deep = "<View>" * 20_000 + "</View>" * 20_000
+    assert "characters" in client.post("/setup", json={"project": "1", "schema": deep}).json["error"]
+
+
 def value(chance: random.Random, depth: int) -> Any:
     keys = ["tasks", "data", "id", "image", "params", "context", "result", "value", "label_config", "schema", "project",
             "action", "job", "original_width", "original_height", "x", "y", "width", "height", "rotation"]  # fmt: skip

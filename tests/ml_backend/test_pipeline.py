@@ -147,10 +147,24 @@ def test_a_large_png_is_reduced_like_a_large_jpeg() -> None:
     assert decode(encoded(pixels(2500, 1900)), "p").pixels.shape == (1900, 2500, 3)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
+def test_a_large_picture_is_reduced_strip_by_strip_to_what_reducing_it_whole_gives(mode: str) -> None:
+    noise = np.random.default_rng(5).integers(0, 255, (150, 2603, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture.convert("L"), dtype=np.uint16) << 8)
+    else:
+        picture = picture.convert(mode)
+    content = encoded(picture)
+    whole = decode(content, "p", DecodeLimits(working_side=4000)).pixels
+    parts = decode(content, "p", DecodeLimits(working_side=1300)).pixels
+    assert np.array_equal(parts, np.asarray(Image.fromarray(whole).reduce(2)))
+
+
 def test_a_point_finds_the_lesion_around_it_and_no_other(tmp_path: Path) -> None:
     pipeline = Pipeline.open(bundle(tmp_path))
     image = pipeline.decode(encoded(pixels(320, 240, ((30, 40, 120, 140), (190, 80, 280, 200)))), "p")
-    found = [pipeline.find(image, at) for at in ((70, 90), (250, 100), (150, 20))]
+    found = pipeline.find(image, ((70, 90), (250, 100), (150, 20)))
     assert found[0] is not None and near(found[0].box, PixelBox(30, 40, 120, 140), 6)
     assert found[1] is not None and near(found[1].box, PixelBox(190, 80, 280, 200), 6)
     assert found[2] is None
@@ -160,7 +174,7 @@ def test_what_is_too_small_for_the_whole_picture_is_seen_from_nearer(tmp_path: P
     pipeline = Pipeline.open(bundle(tmp_path))
     image = pipeline.decode(encoded(pixels(1280, 960, ((989, 769, 1011, 791),))), "p")
     assert pipeline.predict([image])[0].lesions == ()
-    found = pipeline.find(image, (1000, 780))
+    (found,) = pipeline.find(image, [(1000, 780)])
     assert found is not None and near(found.box, PixelBox(989, 769, 1011, 791), 12)
 
 

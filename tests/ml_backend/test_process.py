@@ -92,6 +92,23 @@ def ended(address: str) -> None:
         requests.post(address, json=BODY, timeout=20)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("served", ["dermloop"], indirect=True)
+def test_callers_that_fall_silent_hold_the_service_up_for_seconds_only(
+    served: tuple[str, subprocess.Popen[bytes]],
+) -> None:
+    address, _ = served
+    assert until(lambda: requests.get(f"{address}/health", timeout=5).ok, 30)
+    host, port = address.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(40):
+            caller = open_ones.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            caller.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+        with contextlib.suppress(requests.RequestException):
+            requests.get(f"{address}/health", timeout=0.5)
+        assert until(lambda: requests.get(f"{address}/health", timeout=30).ok, 60)
+
+
 def test_serving_needs_neither_torch_nor_tensorflow(tmp_path: Path) -> None:
     bundle(tmp_path)
     script = """
