@@ -94,7 +94,9 @@ class Kitchen:
         for entry in service.get("volumes") or ():
             source, target, *rights = str(entry).split(":")
             place = volumes[source]
-            self._shell(f"mkdir -p {stage.root}{target} && mount --bind {place} {stage.root}{target}")
+            into = f"{stage.root}{target}"
+            made = f"mkdir -p {into}" if place.is_dir() else f"mkdir -p {Path(into).parent} && touch {into}"
+            self._shell(f"{made} && mount --bind {place} {into}")
             if rights == ["ro"]:
                 self._shell(f"mount -o remount,bind,ro {stage.root}{target}")
         if service.get("read_only"):
