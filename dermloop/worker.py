@@ -12,15 +12,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
 from dermloop.errors import JobFailedError
 from dermloop.home import Home
+from dermloop.run_progress import last_word, runs_since
 from dermloop.scheduling import keep_considering
 from dermloop.stages import StageLine
 from dermloop.worker_metrics import WorkerMetrics, give_out
-from ml_backend.jobs import RETRAIN, JobHandle, JobQueue
+from ml_backend.jobs import RETRAIN, JobCancelled, JobHandle, JobQueue
 from ml_backend.settings import read_settings as read_serving_settings
 from review_workflow.service import ReviewService, open_service
 from review_workflow.settings import read as read_review_settings
@@ -58,7 +60,7 @@ def run_job(handle: JobHandle, home: Path, command: Sequence[str]) -> str:
         process = subprocess.Popen(
             command, env=_environment(), stdout=subprocess.PIPE, stderr=log, start_new_session=True
         )
-        watcher = threading.Thread(target=_stop_when_cancelled, args=(handle, process), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(handle, process, home), daemon=True)
         watcher.start()
         try:
             last = _pass_on(handle, process, folder / STAGES_FILE)
@@ -133,7 +135,9 @@ def _pass_on(handle: JobHandle, process: subprocess.Popen[bytes], path: Path) ->
     return last
 
 
-def _stop_when_cancelled(handle: JobHandle, process: subprocess.Popen[bytes]) -> None:
+def _watch(handle: JobHandle, process: subprocess.Popen[bytes], home: Path) -> None:
+    """Stops the process when the job is cancelled; while it trains, puts the training's own words on record."""
+    told = ""
     while process.poll() is None:
         if handle.cancelled():
             _stop(process)
@@ -141,7 +145,18 @@ def _stop_when_cancelled(handle: JobHandle, process: subprocess.Popen[bytes]) ->
         try:
             process.wait(_POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            continue
+            told = _tell(handle, home, told)
+
+
+def _tell(handle: JobHandle, home: Path, told: str) -> str:
+    """What was said last of the training, put on record where it is new."""
+    if any(line.stage == "train" for line in read_stages(home, handle.job.id)):
+        return told
+    word = last_word(runs_since(home, handle.job.started_at))
+    if word and word != told:
+        with suppress(JobCancelled):
+            handle.progress(word)
+    return word
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -59,7 +59,12 @@ def test_progress_grows_with_runs_and_stages_and_a_running_job_can_be_stopped(tm
     queue.register(RETRAIN, work)
     jobs.ask("by hand", "engineer@example.org")
     queue.work_off()
-    assert seen == [(0.0, ""), (0.188, "detector: epoch 5"), (0.562, "classifier: epoch 1"), (0.9, "evaluate done")]
+    assert seen == [
+        (0.0, ""),
+        (0.188, "detector: epoch 5 (25 % of the training)"),
+        (0.562, "classifier: epoch 1 (75 % of the training)"),
+        (0.9, "evaluate done"),
+    ]
     (shown,) = jobs.newest(1)
     assert (shown.state, shown.stages) == ("cancelled", ("freeze", "train", "evaluate"))
     queue.close()

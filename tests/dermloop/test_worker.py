@@ -59,6 +59,23 @@ def test_cancelling_stops_the_process(queue: JobQueue, tmp_path: Path) -> None:
     assert time.monotonic() - began < 20
 
 
+def test_what_the_training_says_is_the_word_on_a_running_job(queue: JobQueue, tmp_path: Path) -> None:
+    job = start(queue, tmp_path, SLEEPING)
+    worker = threading.Thread(target=queue.work_off)
+    worker.start()
+    run = tmp_path / "runs" / "20260101-1-detector"
+    run.mkdir(parents=True)
+    status = b'{"started": "9999", "state": "running", "done": 3, "total": 12, "text": "detector: epoch 3"}'
+    (run / "status.json").write_bytes(status)
+    deadline = time.monotonic() + 60
+    while queue.get(job).detail != "detector: epoch 3 (12 % of the training)" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    detail = queue.get(job).detail
+    queue.cancel(job)
+    worker.join(60)
+    assert detail == "detector: epoch 3 (12 % of the training)"
+
+
 def test_a_half_written_last_line_is_left_for_later(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "a" / "stages.jsonl"
     path.parent.mkdir(parents=True)
