@@ -30,13 +30,13 @@ class Settings(BaseSettings):
     upload_root: Path | None = Field(None, description="Label Studio's media folder, where it is on this machine")
     jobs_url: str | None = Field(None, description="file or redis:// address of the queue; <home>/jobs.db by default")
     jobs_lease: float = Field(30.0, gt=0, description="seconds until a silent worker's job goes to another one")
-    host: str = "127.0.0.1"
-    port: int = Field(9090, ge=0, le=65535)
+    host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a login")
+    port: int = Field(9090, ge=0, le=65535, description="port to listen on")
     threads: int | None = Field(None, ge=1, description="processors for the models; all by default")
-    label_studio_url: str | None = None
+    label_studio_url: str | None = Field(None, description="where Label Studio answers: uploads, presigned objects")
     label_studio_token: SecretStr | None = Field(None, description="legacy or personal access token")
-    basic_auth_user: str | None = None
-    basic_auth_password: SecretStr | None = None
+    basic_auth_user: str | None = Field(None, description="Label Studio's login here")
+    basic_auth_password: SecretStr | None = Field(None, description="and its password")
     tokens: _Secrets = Field((), description="bearer tokens as role:token; roles are reader and operator")
     public_url: str | None = Field(None, description="how annotators' browsers reach this service, for overlay links")
     link_secret: SecretStr | None = Field(None, description="signs overlay links; 16 characters or more")
@@ -45,8 +45,8 @@ class Settings(BaseSettings):
     bucket: str | None = Field(None, description="bucket whose results /detect gives; the first allowed by default")
     s3_endpoint: str | None = Field(None, description="address of an S3-compatible store; AWS by default")
     s3_by_label_studio: bool = Field(False, description="let Label Studio presign s3:// instead of own credentials")
-    max_bytes: int = Field(50_000_000, ge=1)
-    max_pixels: int = Field(80_000_000, ge=1)
+    max_bytes: int = Field(50_000_000, ge=1, description="largest picture file accepted")
+    max_pixels: int = Field(80_000_000, ge=1, description="largest picture accepted")
     predict_seconds: float = Field(80.0, gt=0, description="time for one /predict; Label Studio waits 100 s")
 
     @field_validator("allowed_hosts", "allowed_buckets", "tokens", mode="before")

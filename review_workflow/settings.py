@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from review_workflow.errors import SettingsError
@@ -22,21 +22,21 @@ class ReviewSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
-    home: Path = Path(".dermloop")
-    database_url: str = ""
-    label_studio_url: str = "http://127.0.0.1:8080"
-    label_studio_token: SecretStr = SecretStr("")
-    webhook_secret: SecretStr = SecretStr("")
-    session_secret: SecretStr = SecretStr("")
-    public_url: str = ""
-    policy: Path | None = None
-    taxonomy: Path | None = None
-    image_root: Path | None = None
-    ml_backend_url: str = ""
-    ml_backend_user: str = ""
-    ml_backend_password: SecretStr = SecretStr("")
-    sync_seconds: float = 2.0
-    metrics_token: SecretStr = SecretStr("")
+    home: Path = Field(Path(".dermloop"), description="folder of the local stack")
+    database_url: str = Field("", description="SQLAlchemy URL; a SQLite file in the home folder by default")
+    label_studio_url: str = Field("http://127.0.0.1:8080", description="where Label Studio answers")
+    label_studio_token: SecretStr = Field(SecretStr(""), description="token of an account that may make projects")
+    webhook_secret: SecretStr = Field(SecretStr(""), description="what Label Studio's webhooks show to be believed")
+    session_secret: SecretStr = Field(SecretStr(""), description="signs the dashboard's logins; no dashboard without")
+    public_url: str = Field("", description="where Label Studio reaches this service; no webhooks without")
+    policy: Path | None = Field(None, description="policy file; <home>/policy.toml where there is one")
+    taxonomy: Path | None = Field(None, description="class list; the shipped seven by default")
+    image_root: Path | None = Field(None, description="folder of the stored images; <home>/images by default")
+    ml_backend_url: str = Field("", description="ML backend that `review setup` connects the projects to")
+    ml_backend_user: str = Field("", description="its login")
+    ml_backend_password: SecretStr = Field(SecretStr(""), description="its password")
+    sync_seconds: float = Field(2.0, description="pause between two passes over what changed")
+    metrics_token: SecretStr = Field(SecretStr(""), description="bearer token for /metrics; this machine only without")
 
     @property
     def policy_file(self) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from mkdocs.structure.files import File, Files
 
 _HERE = Path(__file__).parent
 _OTHERS = "Operations"
+_SHOT = re.compile(r'(<img [^>]*src="([^"]+\.png)"[^>]*>)')
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -30,6 +32,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in _reference().pages().items():
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_page_content(html: str, **_others: Any) -> str:
+    """The page with each screenshot as a link to itself: on a phone it is read by opening it."""
+    return _SHOT.sub(r'<a href="\2">\1</a>', html)
 
 
 def _reference() -> ModuleType:

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic_settings import BaseSettings
+
+from ml_backend.settings import Settings
+from review_workflow.settings import ReviewSettings
+from telemetry.settings import TelemetrySettings
 
 ROOT = Path(__file__).parents[2]
 LARGEST = 320_000
@@ -103,3 +108,8 @@ def test_the_readme_stays_short_and_leads_to_the_site() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) < KEPT_SHORT
     assert "docs/index.md" in readme and "docs/intended-use.md" in readme
+
+
+@pytest.mark.parametrize("model", [Settings, ReviewSettings, TelemetrySettings])
+def test_every_setting_explains_itself(model: type[BaseSettings]) -> None:
+    assert [name for name, field in model.model_fields.items() if not field.description] == []
