@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Home = Annotated[Path, typer.Option(envvar="DERMLOOP_HOME", help="Folder of the local stack.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-Config = Annotated[str, typer.Option(help="TOML file, or a recipe: first, loop, full.")]
+Config = Annotated[str, typer.Option(help="TOML file, or a recipe: first, loop, full, vgg16, mobilenetv2stn.")]
 Data = Annotated[
     str,
     typer.Option(help="Frozen dataset: folder, first digits of its digest, or s3:// address; the newest by default."),
