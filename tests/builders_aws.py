@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import threading
@@ -11,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote_plus
 
+import botocore.loaders
+import botocore.session
 import pytest
 import requests
 from moto.cloudformation.models import ChangeSet
@@ -80,6 +83,7 @@ def signed_in(endpoint: str, **more: str) -> Iterator[None]:
             "DERMLOOP_AWS_POLL_SECONDS": "0.05",
             **more,
         }
+        patch.setattr(botocore.session, "create_loader", _loader)
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             patch.delenv(name, raising=False)
         for name, value in values.items():
@@ -87,6 +91,12 @@ def signed_in(endpoint: str, **more: str) -> Iterator[None]:
         forget_clients()
         yield
         forget_clients()
+
+
+@functools.cache
+def _loader(path: str | None = None) -> Any:
+    """One reader of the services' descriptions for all sessions: reading them takes longer than most tests."""
+    return botocore.loaders.create_loader(path)
 
 
 def stack(told: list[str] | None = None, name: str = "dermloop") -> Stack:

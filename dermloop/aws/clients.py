@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,13 +82,19 @@ _TURN = threading.Lock()
 def _client(service: str, region: str | None) -> Any:
     with _TURN, told(f"client for {service}"):
         if (service, region) not in _OPEN:
-            import boto3
             from botocore.config import Config
 
             settings = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard"})
-            session = boto3.session.Session()
-            _OPEN[service, region] = session.client(service, region_name=region, config=settings)
+            _OPEN[service, region] = _session().client(service, region_name=region, config=settings)
         return _OPEN[service, region]
+
+
+@functools.cache
+def _session() -> Any:
+    """One for all clients: it reads credentials once, and the descriptions of the services."""
+    import boto3
+
+    return boto3.session.Session()
 
 
 def forget_clients() -> None:
@@ -95,6 +102,7 @@ def forget_clients() -> None:
     with _TURN:
         while _OPEN:
             _OPEN.popitem()[1].close()
+        _session.cache_clear()
 
 
 @contextmanager
