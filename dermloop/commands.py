@@ -151,11 +151,14 @@ def draw(folder: Path, count: int, seed: int, size: int, as_json: bool) -> None:
 def freeze_approved(home: Path | None, as_json: bool) -> None:
     """Freezes what is approved and prints the version."""
     from converters import taxonomy
+    from converters.annotation import TruthLevel
     from dermloop.freeze import freeze
+    from dermloop.retraining import read_config
 
     place = Home.at(home)
     with _review(place) as service:
-        report = freeze(service.approved(), place.root, taxonomy.read())
+        test_truth = TruthLevel[read_config(place).dataset.test_truth.upper()]
+        report = freeze(service.approved(), place.root, taxonomy.read(), test_truth=test_truth)
     splits = dict(report.splits)
     counts = {"version": report.version.digest, "images": report.images, "lesions": report.lesions, "splits": splits}
     if as_json:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 import orjson
+from PIL import Image, ImageStat
 
 from converters import dataset as datasets
-from converters.annotation import Annotation, ImageRecord, Shape
+from converters.annotation import Annotation, Confirmation, ImageRecord, Shape, TruthLevel
 from converters.dataset import Dataset, DatasetItem, DatasetVersion, Split
-from converters.errors import DatasetError
-from converters.splits import SplitPolicy, split
+from converters.duplicates import near_duplicates
+from converters.errors import DatasetError, ImageError
+from converters.splits import SplitPolicy, group_images, split
 from converters.taxonomy import Taxonomy
 from converters.truth import TruthPolicy, resolve_all
 
 HISTORY = "history.jsonl"
+_PLAIN = 1.0
+_CONFIRMED = frozenset(
+    {Confirmation.HISTOPATHOLOGY, Confirmation.FOLLOW_UP, Confirmation.CONSENSUS, Confirmation.CONFOCAL}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +46,12 @@ def freeze(
     taxonomy: Taxonomy,
     truth: TruthPolicy | None = None,
     splits: SplitPolicy | None = None,
+    test_truth: TruthLevel = TruthLevel.DERMATOLOGIST,
 ) -> FreezeReport:
     """The dataset version of all approved images; nobody moves between the splits of earlier versions.
 
+    Patients, lesions and near-duplicates stay in one split. The test split takes in whole groups whose every label is
+    of `test_truth` or stronger, or confirmed outside (histopathology, follow-up, consensus); the others teach.
     Raises DatasetError where nothing is approved yet, or where an image's file is missing or changed.
     """
     truth, splits = truth or TruthPolicy(), splits or SplitPolicy()
@@ -53,11 +63,12 @@ def freeze(
     marked = {record.image_id: _redactions(found) for record, found in pairs}
     answers = (replace(answer, redactions=marked[answer.image_id]) for answer in resolution.truths)
     items = tuple(_item(records[answer.image_id], answer) for answer in answers)
-    whole = split(Dataset(taxonomy, items), splits, previous_splits(home / "datasets"))
     sources = {image_id: home / records[image_id].uri for image_id in records}
+    whole = _split(Dataset(taxonomy, items), splits, previous_splits(home / "datasets"), sources, test_truth)
     settings = {
         "truth": {"minimum": truth.minimum.name.lower(), "agreement_iou": truth.agreement_iou},
         "splits": {"train": splits.train, "val": splits.val, "test": splits.test, "seed": splits.seed},
+        "test_truth": test_truth.name.lower(),
     }
     version = datasets.freeze(whole, sources, home / "datasets", settings)
     _remember(home / "datasets", version)
@@ -101,6 +112,49 @@ def latest(folder: Path) -> DatasetVersion:
 def _redactions(answers: Iterable[Annotation]) -> tuple[Shape, ...]:
     """What anybody marked to be burned out: one reader's word is enough, and a later reader need not repeat it."""
     return tuple(dict.fromkeys(shape for answer in answers for shape in answer.redactions))
+
+
+def _split(
+    dataset: Dataset,
+    policy: SplitPolicy,
+    previous: dict[str, Split],
+    sources: Mapping[str, Path],
+    test_truth: TruthLevel,
+) -> Dataset:
+    """Strong groups by the policy, weak ones between training and validation alone; what was placed stays."""
+    present = {item.record.image_id: item for item in dataset.items}
+    pairs = [pair for pair in _look_alikes(present, sources) if len({previous.get(one) for one in pair} - {None}) < 2]
+    groups = group_images((item.record for item in dataset.items), pairs)
+    strong = {
+        image_id for group in groups if all(_is_strong(present[one], test_truth) for one in group) for image_id in group
+    }
+    taught = policy.train + policy.val
+    lesser = replace(policy, train=policy.train / taught, val=1 - policy.train / taught, test=0.0) if taught else policy
+    placed: list[DatasetItem] = []
+    for chosen, rule in ((strong, policy), (set(present) - strong, lesser)):
+        part = Dataset(dataset.taxonomy, tuple(item for name, item in present.items() if name in chosen))
+        own = [pair for pair in pairs if set(pair) <= chosen]
+        placed += split(part, rule, previous, own).items if part.items else ()
+    return Dataset(dataset.taxonomy, tuple(placed))
+
+
+def _look_alikes(present: Mapping[str, DatasetItem], sources: Mapping[str, Path]) -> tuple[tuple[str, str], ...]:
+    """Pairs of pictures that look alike; a picture of one colour is like every other such and counts for nothing."""
+    try:
+        pairs = near_duplicates({image_id: sources[image_id] for image_id in present})
+    except (ImageError, OSError):
+        return ()  # missing or changed: the freeze itself names it by its digest
+    plain = {image_id for image_id in set(chain.from_iterable(pairs)) if _is_plain(sources[image_id])}
+    return tuple(pair for pair in pairs if not plain & set(pair))
+
+
+def _is_plain(path: Path) -> bool:
+    with Image.open(path) as picture:
+        return bool(ImageStat.Stat(picture.convert("L")).stddev[0] < _PLAIN)
+
+
+def _is_strong(item: DatasetItem, least: TruthLevel) -> bool:
+    return item.truth.level >= least or item.record.confirmation in _CONFIRMED
 
 
 def _item(record: ImageRecord, answer: Annotation) -> DatasetItem:

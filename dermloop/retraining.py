@@ -47,7 +47,8 @@ def read_config(home: Home) -> TrainingConfig:
 def run(home: Home, service: ReviewService, config: TrainingConfig, tell: Callable[[StageLine], None]) -> None:
     """Freezes what is approved, trains, evaluates, gates and promotes; tells each stage as it ends."""
     began = time.monotonic()
-    report = freeze(service.approved(), home.root, taxonomies.read(), _APPROVED)
+    test_truth = TruthLevel[config.dataset.test_truth.upper()]
+    report = freeze(service.approved(), home.root, taxonomies.read(), _APPROVED, test_truth=test_truth)
     counts = {
         "version": report.version.root.name,
         "images": report.images,

@@ -170,6 +170,17 @@ class GateConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetConfig:
+    """How a dataset is frozen before a retraining.
+
+    `test_truth` is the weakest label that the locked test split takes in: dermatologist, qa, consensus or
+    histopathology. What histopathology, follow-up or a consensus confirmed outside is always strong enough.
+    """
+
+    test_truth: str = "dermatologist"
+
+
+@dataclass(frozen=True, slots=True)
 class TrackingConfig:
     """Where each epoch's figures go besides the status file.
 
@@ -191,6 +202,7 @@ class TrainingConfig:
 
     name: str = "dermloop"
     registry: str = ""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -11,6 +11,7 @@ from training.errors import ConfigError
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "classifier.class_weights": ("balanced", "square-root", "none", "logit-adjusted", "logit-adjusted-by-source"),
+    "dataset.test_truth": ("dermatologist", "qa", "consensus", "histopathology"),
     "classifier.disagreement": ("soft", "weight", "none"),
     "classifier.precision": ("float32", "mixed_bfloat16"),
     "classifier.schedule": ("cosine", "plateau", "constant"),

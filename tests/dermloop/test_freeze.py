@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders_labels import annotation, lesion, stored_image
+from PIL import Image
 
 from converters import dataset, taxonomy
-from converters.annotation import Annotation, ImageRecord, TruthLevel
+from converters.annotation import Annotation, Confirmation, ImageRecord, TruthLevel
 from converters.dataset import Split
 from converters.errors import DatasetError
-from converters.geometry import PixelBox
+from converters.geometry import ImageSize, PixelBox
 from converters.images import read_image
+from converters.truth import TruthPolicy
 from dermloop.freeze import FreezeReport, freeze, latest, previous_splits
 
 
@@ -117,3 +119,54 @@ def test_a_redacted_image_stays_in_its_split(tmp_path: Path) -> None:
     ]
     freeze(pairs, tmp_path, taxonomy.read())
     assert previous_splits(tmp_path / "datasets") == before
+
+
+def test_the_locked_test_split_takes_in_labels_of_the_declared_strength_alone(tmp_path: Path) -> None:
+    pairs = approved(tmp_path, range(60))
+    strong = {record.image_id for record, _ in pairs[::2]}
+    levels = {True: TruthLevel.CONSENSUS, False: TruthLevel.QA}
+    pairs = [(record, [replace(said[0], level=levels[record.image_id in strong])]) for record, said in pairs]
+    pairs = [(replace(record, patient_id=None), said) for record, said in pairs]
+    report = freeze(pairs, tmp_path, taxonomy.read(), test_truth=TruthLevel.CONSENSUS)
+    tested = {item.record.image_id for item in report.version.dataset.only(Split.TEST)}
+    assert tested
+    assert tested <= strong
+    assert dict(report.splits)["val"] > 0
+
+
+def test_a_patient_with_one_weak_label_stays_out_of_the_test_split_whole(tmp_path: Path) -> None:
+    pairs = approved(tmp_path, range(40))
+    weak = {record.image_id for record, _ in pairs[::2]}
+    levels = {True: TruthLevel.DERMATOLOGIST, False: TruthLevel.CONSENSUS}
+    pairs = [(record, [replace(said[0], level=levels[record.image_id in weak])]) for record, said in pairs]
+    policy = TruthPolicy(minimum=TruthLevel.DERMATOLOGIST)
+    report = freeze(pairs, tmp_path, taxonomy.read(), policy, test_truth=TruthLevel.CONSENSUS)
+    assert report.version.dataset.only(Split.TEST) == ()
+
+
+def test_what_histopathology_confirmed_is_strong_enough(tmp_path: Path) -> None:
+    pairs = [
+        (replace(record, confirmation=Confirmation.HISTOPATHOLOGY), said)
+        for record, said in approved(tmp_path, range(40))
+    ]
+    report = freeze(pairs, tmp_path, taxonomy.read(), test_truth=TruthLevel.HISTOPATHOLOGY)
+    assert report.version.dataset.only(Split.TEST)
+
+
+def test_look_alikes_of_different_patients_stay_in_one_split(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    pairs = [patchwork(tmp_path, number, shade) for number in range(30) for shade in (1.0, 0.97)]
+    said = [(record, [annotation(record.image_id)]) for record in pairs]
+    placed = previous_splits(freeze(said, tmp_path, taxonomy.read()).version.root.parent)
+    assert len(set(placed.values())) == 3
+    for one, twin in zip(pairs[::2], pairs[1::2], strict=True):
+        assert placed[one.image_id] is placed[twin.image_id]
+
+
+def patchwork(home: Path, number: int, shade: float) -> ImageRecord:
+    """A picture with structure of its own, in some brightness, each of another patient."""
+    patches = np.random.default_rng(number).uniform(20, 230, (8, 8, 3)) * shade
+    path = home / "images" / f"{number}-{shade}.png"
+    Image.fromarray(patches.astype(np.uint8)).resize((96, 80), Image.Resampling.BICUBIC).save(path)
+    record = stored_image(home, number, patient_id=f"{number}-{shade}")
+    return replace(record, image_id=dataset.file_digest(path), uri=f"images/{path.name}", size=ImageSize(96, 80))
