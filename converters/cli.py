@@ -115,7 +115,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Count images, classes, sizes, skin types, patients and near-duplicates; draw a contact sheet."""
-    from converters.inspect import contact_sheet, inspected
+    from converters.contact_sheet import contact_sheet
+    from converters.inspect import inspected
 
     with _errors(as_json), ExitStack() as stack:
         items, entries = _items(_local_source(source, stack), reader, taxonomy, images)

@@ -1,30 +1,17 @@
-"""What a dataset holds, in numbers and in pictures, and what sets two datasets apart."""
+"""What a dataset holds, in numbers, and what sets two datasets apart."""
 
 from __future__ import annotations
 
-import io
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
-
 from converters.annotation import Lesion
 from converters.dataset import DatasetItem
 from converters.duplicates import near_duplicates
-from converters.errors import ImageError
-from converters.geometry import ImageSize
-from converters.images import read_image
-from converters.raster import corners, region, turned_box
 from converters.report import Entry, summary
-
-_TILE = 160
-_CAPTION = 14
-_COLOURS = {"high": "#c2185b", "moderate": "#e68a00", "low": "#1e7fc2"}
-_MOST_TILES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +77,6 @@ def inspected(items: Sequence[DatasetItem], entries: Iterable[Entry] = ()) -> In
     )
 
 
-def contact_sheet(items: Sequence[DatasetItem], most: int = _MOST_TILES) -> bytes:
-    """PNG bytes of a sheet of small pictures with their regions drawn in the colour of their severity.
-
-    Shows `most` images at equal steps through the dataset. Raises ImageError where no image's bytes are at hand.
-    """
-    there = [item for item in items if Path(item.record.uri).is_file()]
-    if not there:
-        raise ImageError("contact sheet", "no image bytes", "images at hand", "Name their folder with --images.")
-    chosen = [there[index * len(there) // min(most, len(there))] for index in range(min(most, len(there)))]
-    columns = math.ceil(math.sqrt(len(chosen) * 1.4))
-    rows = math.ceil(len(chosen) / columns)
-    sheet = Image.new("RGB", (columns * _TILE, rows * (_TILE + _CAPTION)), "white")
-    for number, item in enumerate(chosen):
-        left, top = number % columns * _TILE, number // columns * (_TILE + _CAPTION)
-        sheet.paste(_tile(item), (left, top))
-        caption = f"{item.split.value if item.split else ''} {item.record.original_name or item.record.image_id[:12]}"
-        ImageDraw.Draw(sheet).text((left + 2, top + _TILE), caption.strip()[:26], fill="black")
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def difference(one: Sequence[DatasetItem], other: Sequence[DatasetItem]) -> list[str]:
     """Sentences on images, splits and labels that two datasets do not share; empty where they are equal."""
     left, right = _keyed(one), _keyed(other)
@@ -143,22 +108,6 @@ def _shown(lesion: Lesion) -> str:
     edges = ", ".join(f"{edge:.1f}" for edge in (box.x_min, box.y_min, box.x_max, box.y_max))
     shape = "" if lesion.shape is None else f" {type(lesion.shape).__name__}"
     return f"{lesion.diagnosis or f'open ({lesion.severity})'} [{edges}]{shape}"
-
-
-def _tile(item: DatasetItem) -> Image.Image:
-    picture = read_image(Path(item.record.uri))
-    size = ImageSize(*picture.size)
-    factor = _TILE / max(size.width, size.height)
-    small = picture.resize((max(1, round(size.width * factor)), max(1, round(size.height * factor))))
-    draw = ImageDraw.Draw(small)
-    for lesion in item.truth.lesions:
-        points = [(x * factor, y * factor) for x, y in corners(turned_box(region(lesion)))]
-        colour = _COLOURS.get(lesion.severity or "", "#6b7280")
-        draw.line([*points, points[0]], fill=colour, width=2)
-        draw.text((points[0][0] + 3, points[0][1] + 1), lesion.diagnosis or "?", fill=colour)
-    tile = Image.new("RGB", (_TILE, _TILE), "#dddddd")
-    tile.paste(small, ((_TILE - small.width) // 2, (_TILE - small.height) // 2))
-    return tile
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from converters import manifest
 from converters.annotation import Annotation, Finding, Lesion
@@ -18,6 +17,7 @@ from converters.formats.contract import (
     ReadResult,
     ReadSettings,
 )
+from converters.formats.large_json import LargeObject, open_object
 from converters.formats.located import address_id, measured, require_size
 from converters.geometry import ImageSize, KeyPoint, PixelBox, Polygon, RotatedBox
 from converters.label_studio import controls
@@ -47,57 +47,55 @@ def _files(source: Path) -> list[Path]:
 
 
 def _read_file(path: Path, split: Split | None, root: Path, settings: ReadSettings) -> ReadResult:
-    data = _load(path)
-    categories = _read_categories(data, settings.taxonomy, path)
+    """One item for each image; the file stays on disk, and memory holds the numbers of each image's rows."""
     folder = settings.images or (root if (root / "images").is_dir() else None)
     images = ImageFolder.scan(folder) if folder else None
-    rows = _by_image(data, path)
-    for number, row in enumerate(_list(data, "images", path), 1):
-        item = f"{path}, image {row.get('id', f'number {number}')}"
-        try:
-            yield _item(row, rows.pop(row.get("id"), ()), split, images, categories, item)
-        except ConversionError as error:
-            yield refused(error, item)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            expected = f"a complete image and its annotations ({type(error).__name__} {error})"
-            yield refused(AnnotationError(item, str(row)[:80], expected, "Export the dataset again."))
-    for number, lost in rows.items():
-        value = f"{len(lost)} annotations"
-        yield refused(
-            AnnotationError(f"{path}, image_id {number}", value, "an image with this id", "Restore the image row.")
+    with open_object(path) as data:
+        categories = _read_categories(_listed(data, "categories"), settings.taxonomy, path)
+        known, rows = _image_ids(data), _by_image(data)
+        for number, row in enumerate(data.rows("images")):
+            item = f"{path}, image {known[number]}"
+            annotations = (data.row("annotations", place) for place in rows.pop(known[number], ()))
+            try:
+                yield _item(row, annotations, split, images, categories, item)
+            except ConversionError as error:
+                yield refused(error, item)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                expected = f"a complete image and its annotations ({type(error).__name__} {error})"
+                yield refused(AnnotationError(item, str(row)[:80], expected, "Export the dataset again."))
+        for number, lost in rows.items():
+            item, value = f"{path}, image_id {number}", f"{len(lost)} annotations"
+            yield refused(AnnotationError(item, value, "an image with this id", "Restore the image row."))
+
+
+def _listed(data: LargeObject, key: str) -> Iterator[dict[str, Any]]:
+    """The objects of a list that has to be there."""
+    if data.plain.get(key) != []:
+        raise DatasetError(
+            f"{data.path}, {key}", str(data.plain.get(key))[:80], "a list of objects", "Name a COCO instances file."
         )
+    return data.rows(key)
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        data = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise DatasetError(str(path), str(error), "an intact JSON file", "Export the dataset again.") from error
-    if not isinstance(data, dict):
-        raise DatasetError(str(path), type(data).__name__, "an object with images and annotations", "Name a COCO file.")
-    return data
-
-
-def _list(data: Mapping[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
-    found = data.get(key)
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise DatasetError(f"{path}, {key}", str(found)[:80], "a list of objects", "Name a COCO instances file.")
-    return found
-
-
-def _by_image(data: Mapping[str, Any], path: Path) -> dict[Any, list[dict[str, Any]]]:
-    grouped: dict[Any, list[dict[str, Any]]] = {}
+def _by_image(data: LargeObject) -> dict[Any, array[int]]:
+    """The numbers of the annotations of each image."""
+    grouped: dict[Any, array[int]] = {}
     ids: set[Any] = set()
-    for row in _list(data, "annotations", path):
+    for number, row in enumerate(_listed(data, "annotations")):
         key, image = row.get("id"), row.get("image_id")
         if not isinstance(key, int | str) or key in ids or not isinstance(image, int | str):
-            raise DatasetError(f"{path}, annotation id", key, "an id of its own for each", "Number them again.")
+            raise DatasetError(f"{data.path}, annotation id", key, "an id of its own for each", "Number them again.")
         ids.add(key)
-        grouped.setdefault(image, []).append(row)
-    images = [row.get("id") for row in _list(data, "images", path)]
-    if any(not isinstance(number, int | str) for number in images) or len(set(images)) != len(images):
-        raise DatasetError(f"{path}, image ids", len(images), "an id of its own for each image", "Number them again.")
+        grouped.setdefault(image, array("I")).append(number)
     return grouped
+
+
+def _image_ids(data: LargeObject) -> list[int | str]:
+    found = [row.get("id") for row in _listed(data, "images")]
+    if any(not isinstance(number, int | str) for number in found) or len(set(found)) != len(found):
+        expected = "an id of its own for each image"
+        raise DatasetError(f"{data.path}, image ids", len(found), expected, "Number them again.")
+    return found  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +105,10 @@ class _Category:
     keypoints: tuple[str, ...]
 
 
-def _read_categories(data: Mapping[str, Any], taxonomy: Taxonomy, path: Path) -> dict[Any, _Category]:
+def _read_categories(rows: Iterable[Mapping[str, Any]], taxonomy: Taxonomy, path: Path) -> dict[Any, _Category]:
     severities = {label: severity for severity, label in controls.OPEN_LABELS.items()}
     found: dict[Any, _Category] = {}
-    for row in _list(data, "categories", path):
+    for row in rows:
         number, name = row.get("id"), str(row.get("name"))
         if not isinstance(number, int | str) or number in found:
             raise DatasetError(f"{path}, category id", number, "an id of its own for each", "Number them again.")
