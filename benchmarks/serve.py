@@ -69,7 +69,7 @@ def _batches(graphs: Path, detect: Path, both: Path, sessions: Sessions) -> None
     floor = ("bare detector", "decode")
     note = f"{PICTURES} JPEGs of 1024×768 in one /predict; target ≤ 1.15 × limit and peer ≥ 2.2 × ours"
     _batch_line("serve.detect_batch", rounds, "detect", ("torch",), floor, note)
-    note = f"{CROPS} pictures, one crop each, YOLO11n and VGG16; limit = bare sessions and decode; target ≤ 1.15 × limit"
+    note = f"{CROPS} pictures, one crop each, YOLO11n, VGG16; limit = bare sessions and decode; target ≤ 1.15 × limit"
     _batch_line("serve.two_stage_batch", rounds, "both", ("torch", "keras"), (*floor, "bare classifier"), note)
 
 

@@ -27,6 +27,7 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _REDIRECTS = 3
 _TIMEOUT = urllib3.Timeout(connect=3.0, read=15.0)
 _CHUNK = 1 << 16
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 
 Resolver = Callable[[str, int], list[str]]
 
@@ -184,7 +185,7 @@ class ImageSource:
             return host
         addresses = self._resolver(host, port)
         for address in addresses:
-            if not ipaddress.ip_address(address.split("%")[0]).is_global:
+            if not _is_public(address):
                 cure = "List the address itself where a private host is meant."
                 raise FetchError(f"host {host}", address, "a public address", cure)
         return addresses[0]
@@ -222,6 +223,16 @@ def _port(address: str) -> int | None:
         return urlsplit(address).port
     except ValueError as error:
         raise FetchError(_shown(address), "its port", "a port from 1 to 65535", "Correct the address.") from error
+
+
+def _is_public(address: str) -> bool:
+    """Whether an address lies outside, the IPv4 address that an IPv6 one may carry in itself included."""
+    found = ipaddress.ip_address(address.split("%")[0])
+    carried: tuple[ipaddress.IPv4Address | None, ...] = ()
+    if isinstance(found, ipaddress.IPv6Address):
+        translated = ipaddress.IPv4Address(found.packed[12:]) if found in _TRANSLATED else None
+        carried = (found.ipv4_mapped, found.sixtofour, found.teredo[1] if found.teredo else None, translated)
+    return found.is_global and all(inner is None or inner.is_global for inner in carried)
 
 
 def _is_address(host: str) -> bool:

@@ -119,7 +119,20 @@ def test_what_is_not_listed_is_refused(tmp_path: Path, port: int, address: str) 
         source(tmp_path, "images.example").fetch(address.format(port=port))
 
 
-@pytest.mark.parametrize("inside", ["127.0.0.1", "10.0.0.8", "169.254.169.254", "::1", "fd00::1", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "127.0.0.1",
+        "10.0.0.8",
+        "169.254.169.254",
+        "::1",
+        "fd00::1",
+        "0.0.0.0",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "::ffff:10.0.0.8",
+    ],
+)
 def test_a_listed_name_that_points_inside_is_refused(tmp_path: Path, port: int, inside: str) -> None:
     rebound = source(tmp_path, f"images.example:{port}", names={"images.example": ["93.184.216.34", inside]})
     with pytest.raises(FetchError, match="public address"):
