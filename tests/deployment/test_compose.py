@@ -78,7 +78,7 @@ def test_the_example_explains_every_variable_and_no_other() -> None:
 def test_each_copy_of_the_example_has_secrets_of_its_own() -> None:
     first, second = example_environment(), example_environment()
     made = [name for name, value in first.items() if re.fullmatch("[0-9a-f]{40}", value)]
-    assert len(made) == 10 and all(first[name] != second[name] for name in made)
+    assert len(made) == 11 and all(first[name] != second[name] for name in made)
     assert "CHANGE-ME" not in first.values()
 
 
@@ -122,7 +122,7 @@ def test_a_missing_secret_stops_compose_with_its_name_and_the_cure(name: str) ->
     ],
 )
 def test_every_address_names_a_service_and_the_port_that_its_process_listens_on(name: str, key: str) -> None:
-    host, port = re.findall(r"([a-z-]+)[ :](\d+)$", environment_of(name)[key])[0]
+    host, port = re.findall(r"([a-z-]+)(?:\.dermloop\.internal)?[ :](\d+)$", environment_of(name)[key])[0]
     if host == "label-studio-web":
         assert port in str(raw()["services"][host]["healthcheck"]["test"])
         return
@@ -174,7 +174,8 @@ def test_every_profile_has_one_of_each_program(profiles: set[str]) -> None:
         networks = found["networks"]
         for alias in (networks["front"] or {}).get("aliases", []) if isinstance(networks, dict) else []:
             aliases[alias] = aliases.get(alias, 0) + 1
-    assert aliases == {"serving": 1, "review": 1}
+    names = ("serving", "review")
+    assert aliases == {alias: 1 for name in names for alias in (name, f"{name}.dermloop.internal")}
     assert len({"worker", "worker-gpu"} & set(running)) == 1
     assert {"postgres", "redis", "proxy", "label-studio", "label-studio-web", "setup"} <= set(running)
     for found in running.values():

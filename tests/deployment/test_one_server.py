@@ -20,7 +20,10 @@ from builders_kitchen import ROOT, Kitchen, Stage, kitchen
 from builders_serving import bundle
 
 pytestmark = pytest.mark.soak
-HOSTS = ("postgres", "redis", "serving", "review", "label-studio-web", "objects")
+HOSTS = (
+    *("postgres", "redis", "objects", "label-studio-web"),
+    *("serving", "serving.dermloop.internal", "review", "review.dermloop.internal"),
+)
 PEOPLE = (("tina@example.org", "technician"), ("dora@example.org", "dermatologist"), ("quinn@example.org", "qa"))
 
 
