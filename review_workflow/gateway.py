@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import httpx
@@ -90,9 +91,11 @@ class Gateway:
                 request_options={"additional_body_parameters": body},
             )
         except ApiError as error:
-            if "Can't find" not in str(error.body):
+            if error.status_code != HTTPStatus.FORBIDDEN and "Can't find" not in str(error.body):
                 raise _refused("put on desk", error) from error
-            log.warning("no draft on task %d: `dermloop review install-actions`, then restart Label Studio", task_id)
+            log.warning(
+                "no draft on task %d: Label Studio lacks the actions, or ours is not its first account", task_id
+            )
             return False
         except httpx.HTTPError as error:
             raise _away("put on desk", error) from error
@@ -139,9 +142,9 @@ class Gateway:
                     or ()
                 ),
             )
-            found.update(int(task.id) for task in page)
-            if len(page) < _IDS_PAGE:
+            if not page:
                 return found
+            found.update(int(task.id) for task in page)
 
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         """Every task with an annotation that changed at or after a moment; all of those where the moment is None."""

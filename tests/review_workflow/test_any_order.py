@@ -38,12 +38,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from converters.label_studio.controls import TaskField, Tier
-from review_workflow.policy import QualityAssurance, Readers
+from review_workflow.policy import Quality, QualityAssurance, Readers
 from review_workflow.states import ReviewState
 from review_workflow.store import Session, Store
 from review_workflow.webhooks import Hint
 
-POLICY = replace(NO_SECOND_READER, readers=Readers(0.5, True), qa=QualityAssurance(share_of_agreed=1.0))
+POLICY = replace(
+    NO_SECOND_READER,
+    readers=Readers(0.5, True),
+    qa=QualityAssurance(share_of_agreed=1.0),
+    quality=Quality(share_blind=0.4),
+)
 IMAGES = [an_image(number) for number in range(3)]
 USERS = [*(person.user_id for person in EVERYBODY), STRANGER]
 VERDICTS = {
