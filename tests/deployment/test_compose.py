@@ -27,6 +27,7 @@ from ml_backend.access import tokens
 from ml_backend.settings import Settings as ServingSettings
 from ml_backend.settings import read_settings
 from review_workflow.settings import ReviewSettings
+from telemetry.settings import TelemetrySettings
 
 ROOT = Path(__file__).parents[2]
 OURS = (
@@ -86,6 +87,7 @@ def test_each_copy_of_the_example_has_secrets_of_its_own() -> None:
 def test_every_variable_of_our_programs_is_a_setting_that_they_read(name: str) -> None:
     known = {f"DERMLOOP_ML_{field.upper()}" for field in ServingSettings.model_fields}
     known |= {f"DERMLOOP_REVIEW_{field.upper()}" for field in ReviewSettings.model_fields}
+    known |= {f"DERMLOOP_{field.upper()}" for field in TelemetrySettings.model_fields}
     assert set(environment_of(name)) - known - OTHER_SETTINGS == set()
 
 
