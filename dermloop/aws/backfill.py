@@ -20,6 +20,7 @@ from dermloop.aws.shards import Joined, Shards
 from dermloop.errors import AwsError, BackfillError
 from ml_backend.bundle import CHAMPION, ModelBundle
 from ml_backend.sagemaker import LINES
+from training.remote import RemoteRegistry
 
 _LINES_AT_ONCE = 16
 _SECONDS = 90.0
@@ -177,10 +178,9 @@ class TransformReader:
 
 def register_model(aws: Aws, bundle: ModelBundle, bucket: str, image: str, role: str) -> str:
     """The name of a SageMaker model that serves a bundle; made once, from an archive in the bucket made once."""
-    name, key = (
-        f"dermloop-{bundle.version}".replace(".", "-").replace("_", "-")[:63],
-        f"models/{bundle.version}/model.tar.gz",
-    )
+    RemoteRegistry(f"s3://{bucket}").push_model(bundle)
+    name = f"dermloop-{bundle.version}".replace(".", "-").replace("_", "-")[:63]
+    key = f"models/{bundle.version}/model.tar.gz"
     with told(f"s3://{bucket}/{key}"):
         found = aws.client("s3").list_objects_v2(Bucket=bucket, Prefix=key).get("Contents")
         if not found:

@@ -9,8 +9,8 @@ from typing import Any
 from dermloop.aws.clients import Aws, told
 from dermloop.errors import AwsMissingError, DeployError
 
-FOLDERS = ("images/", "datasets/", "models/", "runs/", "backfill/", "labelling/")
-"""Top folders that dermloop writes in its bucket, besides the one for uploads."""
+FOLDERS = ("images/", "datasets/", "models/", "promotions/", "champion.json", "runs/", "backfill/", "labelling/")
+"""What dermloop writes in its bucket, besides the folder of uploads; four of these are a shared registry."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 _OURS = "dermloop-"

@@ -24,6 +24,7 @@ from dermloop.errors import AwsError, RemoteJobError
 from ml_backend import bundle as bundles
 from training import classifier, detector, registry, runs, sagemaker
 from training import config as configs
+from training.remote import RemoteRegistry
 from training.runs import Progress
 from training.targets import Trained, TrainOrder, TuneOrder
 from training.tuning import Tuned
@@ -174,7 +175,7 @@ class SagemakerTarget:
     def _inputs(self, place: Place, name: str, order: TrainOrder) -> list[dict[str, Any]]:
         """The job's channels, each put into the bucket; a dataset that is there already is not sent again."""
         dataset = place.address("datasets", order.version.root.name)
-        sent = storage.put(order.version.root, dataset)
+        sent = RemoteRegistry(place.address()).push_dataset(order.version)
         self._say(f"Dataset {order.version.root.name}: {sent} files sent.")
         own = place.address("runs", "jobs", name, "input")
         with tempfile.TemporaryDirectory() as draft:

@@ -27,6 +27,7 @@ from ml_backend.bundle import champion_version, load_bundle
 from training import config as configs
 from training import sagemaker, tuning
 from training.errors import ConfigError
+from training.remote import RemoteRegistry
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")  # moto leaves out what it cannot make
 
@@ -109,6 +110,9 @@ def test_a_training_job_is_submitted_followed_and_collected(small: SmallSagemake
     assert job["HyperParameters"] == {"stage": "detector", "task": "train"}
     assert [row["ChannelName"] for row in job["InputDataConfig"]] == ["dataset", "config"]
     assert ":role/dermloop-TrainingRole-" in job["RoleArn"]
+    shared, version = RemoteRegistry(f"s3://{BUCKET}"), only_version(home)
+    assert shared.push_dataset(version) == 0
+    assert shared.pull_dataset(version.root.name, home / "fetched").digest == version.digest
 
 
 def test_the_champion_travels_with_the_job_to_be_paired_and_warm_started_from(
