@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from converters.dataset import DatasetVersion, Split
 from ml_backend import preprocessing
-from ml_backend.bundle import Scaling
+from ml_backend.bundle import ModelBundle, Scaling
 from ml_backend.onnx_session import Graph
 from ml_backend.preprocessing import Floats, Pixels
 from training import augment, checkpoints, datasets, metrics, networks, sampling
@@ -69,15 +69,21 @@ class FittedNetwork:
 
 
 def train(
-    version: DatasetVersion, run: Run, cache: Path, config: ClassifierConfig, champion: Path | None = None
+    version: DatasetVersion,
+    run: Run,
+    cache: Path,
+    config: ClassifierConfig,
+    champion: Path | None = None,
+    finder: ModelBundle | None = None,
 ) -> TrainedClassifier:
     """The classifier trained on the crops of a version, taken up where a killed run stopped.
 
-    Raises DataError where fewer than two classes have training crops or the validation split has none, ParityError
-    where the export answers differently.
+    `champion` is the checkpoint to start from, `finder` the bundle whose detector's boxes are shown too. Raises
+    DataError where fewer than two classes have training crops or the validation split has none, ParityError where the
+    export answers differently.
     """
     begun = time.monotonic()
-    fitted = fit(version, run, cache, config, champion)
+    fitted = fit(version, run, cache, config, champion, finder)
     shape, check = fitted.shape, fitted.check
     with quiet(run, run.folder / "classifier.log"):
         graph, parity = export(shape, fitted.model, run.folder / GRAPH, check.pixels[:_GOLDEN], config.parity_tolerance)
@@ -98,7 +104,12 @@ def train(
 
 
 def fit(
-    version: DatasetVersion, run: Run, cache: Path, config: ClassifierConfig, champion: Path | None = None
+    version: DatasetVersion,
+    run: Run,
+    cache: Path,
+    config: ClassifierConfig,
+    champion: Path | None = None,
+    finder: ModelBundle | None = None,
 ) -> FittedNetwork:
     """The fitted network, with its checkpoint and plan in the run folder; not exported yet.
 
@@ -107,6 +118,9 @@ def fit(
     classes = version.dataset.taxonomy.classes(config.target)
     wide, padding = augment.wide_size(config)
     learn = datasets.crops(version, Split.TRAIN, config.target, size=wide, padding=padding, cache=cache)
+    if config.detector_boxes and finder is not None and finder.detector is not None:
+        options: dict[str, Any] = {"size": wide, "padding": padding, "cache": cache, "finder": finder}
+        learn = replace(learn, found=datasets.crops(version, Split.TRAIN, config.target, **options).pixels)
     size, padding = config.image_size, config.crop_padding
     check = datasets.crops(version, Split.VAL, config.target, size=size, padding=padding, cache=cache)
     _require_crops(learn, check, classes)
@@ -334,7 +348,7 @@ def _batches(
     priors = sampling.log_priors(learn, len(shape.classes), config)
     count = -(-len(order) // config.batch)
     for part in np.array_split(order, count):
-        views = augment.augmented(learn.pixels[part], config, generator)
+        views = augment.augmented(_pixels(learn, part, config, generator), config, generator)
         batch = preprocessing.scale_crops(views, shape.scaling)
         labels, shares = learn.labels[part], learn.shares[part]
         targets = shares if config.disagreement == "soft" else np.eye(len(shape.classes), dtype=np.float32)[labels]
@@ -342,6 +356,14 @@ def _batches(
         targets = sampling.smoothed(targets, priors[part], config.label_smoothing)
         wanted = np.concatenate([targets, priors[part]], axis=1)
         yield (*augment.mixed(batch, wanted, config.mixup, generator), class_weights[labels] * agreed)
+
+
+def _pixels(learn: Crops, part: datasets.Labels, config: ClassifierConfig, generator: np.random.Generator) -> Pixels:
+    """The crops of a batch, a share of them as the detector cuts them."""
+    if learn.found is None:
+        return learn.pixels[part]
+    chosen = generator.random(len(part)) < config.detector_boxes
+    return np.where(chosen[:, None, None, None], learn.found[part], learn.pixels[part])
 
 
 def _class_weights(labels: datasets.Labels, classes: int, config: ClassifierConfig) -> Floats:

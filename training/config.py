@@ -95,14 +95,15 @@ class ClassifierConfig:
     from one source, drawn anew (0: all). `precision` is float32 or mixed_bfloat16. `crop_margin` is how much wider
     than the served window a training crop is cut, so that shifts and zooms show real skin; `oversampling` how much
     finer, so that turning blurs less.
-    `schedule` is cosine, constant, or plateau (the rate is multiplied by `plateau_factor` after `plateau_patience`
-    epochs without a better score, down to `least_learning_rate`); after `patience` such epochs training ends.
-    `colour_constancy` is the share of training crops shown under a neutral light. `ema` averages the weights over
-    steps with this momentum (0: not at all). `select_by` names the validation metric of the best checkpoint:
-    balanced_accuracy, accuracy, top3, auc or loss.
-    `disagreement` says what readers who differed teach: soft (their shares are the target), weight (the loss counts by
-    the share behind the truth) or none. `sensitivity_goal` is the share of malignant validation lesions that the
-    operating point must flag; `coverage` is the share of lesions whose conformal set must hold the truth.
+    `detector_boxes` is the share of training crops cut where the champion's detector found the lesion, instead of
+    at the true box. `schedule` is cosine, constant, or plateau (the rate is multiplied by `plateau_factor` after
+    `plateau_patience` epochs without a better score, down to `least_learning_rate`); after `patience` such epochs
+    training ends. `colour_constancy` is the share of training crops shown under a neutral light. `ema` averages the
+    weights over steps with this momentum (0: not at all). `select_by` names the validation metric of the best
+    checkpoint: balanced_accuracy, accuracy, top3, auc or loss. `disagreement` says what readers who differed teach:
+    soft (their shares are the target), weight (the loss counts by the share behind the truth) or none.
+    `sensitivity_goal` is the share of malignant validation lesions that the operating point must flag; `coverage`
+    is the share of lesions whose conformal set must hold the truth.
     """
 
     backbone: str = "VGG16"
@@ -144,6 +145,7 @@ class ClassifierConfig:
     colour_constancy: float = 0.0
     crop_padding: float = 0.15
     crop_margin: float = 0.15
+    detector_boxes: float = 0.0
     oversampling: float = 1.0
     sensitivity_goal: float = 0.9
     coverage: float = 0.9

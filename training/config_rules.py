@@ -20,8 +20,17 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 _DEVICE = re.compile(r"cpu|mps|(cuda:)?\d+(,\d+)*|-1(,-1)*")
 _AT_LEAST_ONE = ("batch", "nominal_batch", "epochs", "image_size", "max_detections", "patience", "plateau_patience")
-_SHARES = ("agreement_weight", "colour_constancy", "coverage", "dropout", "ema", "fusion_iou", "iou_threshold")
-_MORE_SHARES = ("label_smoothing", "level", "plateau_factor", "score_threshold", "sensitivity_goal")
+_SHARES = (
+    "agreement_weight",
+    "colour_constancy",
+    "coverage",
+    "detector_boxes",
+    "dropout",
+    "ema",
+    "fusion_iou",
+    "iou_threshold",
+)
+_MORE_SHARES = ("detector_boxes", "label_smoothing", "level", "plateau_factor", "score_threshold", "sensitivity_goal")
 _NOT_NEGATIVE = (
     "learning_rate",
     "fine_tune_learning_rate",

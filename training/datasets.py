@@ -49,7 +49,8 @@ class YoloFolder:
 class Crops:
     """Lesion crops: RGB pixels (N, S, S, 3), class indices (N,), and the image each was cut from.
 
-    `shares` (N, C) are the readers behind each class, all on the label where nobody differed.
+    `shares` (N, C) are the readers behind each class, all on the label where nobody differed. `found` are the same
+    lesions cut where a detector drew them, where that was asked for.
     """
 
     pixels: Pixels
@@ -58,6 +59,7 @@ class Crops:
     shares: Floats
     unlabelled: int = 0
     sources: tuple[str, ...] = ()
+    found: Pixels | None = None
 
 
 def gradable(items: Iterable[DatasetItem]) -> Iterator[DatasetItem]:
@@ -107,12 +109,25 @@ def yolo_folder(
     return YoloFolder(target / DATA_FILE, len(used), lesions, counts[Finding.LESION_FREE], skipped)
 
 
-def crops(version: DatasetVersion, split: Split, target: Target, *, size: int, padding: float, cache: Path) -> Crops:
-    """The crops of all lesions of a split whose class is known, cut by the serving code, made once under `cache`."""
-    key = hashlib.sha256(f"3|{version.digest}|{split}|{target}|{size}|{padding:.6f}".encode()).hexdigest()[:16]
+def crops(
+    version: DatasetVersion,
+    split: Split,
+    target: Target,
+    *,
+    size: int,
+    padding: float,
+    cache: Path,
+    finder: ModelBundle | None = None,
+) -> Crops:
+    """The crops of all lesions of a split whose class is known, cut by the serving code, made once under `cache`.
+
+    They are cut at the true boxes, or at those of a `finder`'s detector where it found the lesion.
+    """
+    where = finder.version if finder else ""
+    key = hashlib.sha256(f"3|{version.digest}|{split}|{target}|{size}|{padding:.6f}{where}".encode()).hexdigest()[:16]
     path = cache / f"crops-{key}.npz"
     if not path.is_file():
-        _store(path, _cut(version, split, target, size, padding))
+        _store(path, _cut(version, split, target, size, padding, finder))
     with np.load(path, allow_pickle=False) as found:
         image_ids = tuple(str(name) for name in found["image_ids"])
         sources = tuple(str(name) for name in found["sources"])
@@ -142,8 +157,12 @@ _COSINE, _SINE = np.cos(_AROUND), np.sin(_AROUND)
 _MORE = "Approve more images, or change the split shares."
 
 
-def _cut(version: DatasetVersion, split: Split, target: Target, size: int, padding: float) -> Crops:
-    known = version.dataset.taxonomy
+def _cut(
+    version: DatasetVersion, split: Split, target: Target, size: int, padding: float, finder: ModelBundle | None
+) -> Crops:
+    from training.found_boxes import found_boxes
+
+    known, found = version.dataset.taxonomy, found_boxes(version, split, finder) if finder else {}
     pixels, labels, image_ids, shares, sources, unlabelled = [], [], [], [], [], 0
     for item in gradable(version.dataset.only(split)):
         indices = [class_index(lesion, target, known) for lesion in item.truth.lesions]
@@ -151,9 +170,10 @@ def _cut(version: DatasetVersion, split: Split, target: Target, size: int, paddi
         if all(index is None for index in indices):
             continue
         image = read_decoded(version, item)
-        for lesion, index in zip(item.truth.lesions, indices, strict=True):
+        boxes = found.get(item.record.image_id) or tuple(lesion.box for lesion in item.truth.lesions)
+        for lesion, box, index in zip(item.truth.lesions, boxes, indices, strict=True):
             if index is not None:
-                pixels.append(preprocessing.crop_lesion(image.pixels, image.to_pixels(lesion.box), padding, size))
+                pixels.append(preprocessing.crop_lesion(image.pixels, image.to_pixels(box), padding, size))
                 labels.append(index)
                 shares.append(agreement.target_shares(lesion, index, target, known))
                 image_ids.append(item.record.image_id)
@@ -167,9 +187,17 @@ def _store(path: Path, found: Crops) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{uuid.uuid4().hex}.npz")
     names, sources = (np.array(words, dtype=np.str_) for words in (found.image_ids, found.sources))
-    columns = {"labels": found.labels, "shares": found.shares, "image_ids": names, "sources": sources}
+    left = np.array(found.unlabelled)
     try:
-        np.savez(draft, allow_pickle=False, pixels=found.pixels, unlabelled=np.array(found.unlabelled), **columns)
+        np.savez(
+            draft,
+            pixels=found.pixels,
+            labels=found.labels,
+            shares=found.shares,
+            image_ids=names,
+            sources=sources,
+            unlabelled=left,
+        )
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

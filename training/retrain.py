@@ -162,7 +162,7 @@ def train(
             new_detector = (trained, _detector_spec(trained, version, run, config))
         if only != "detector":
             warm = _checkpoint(runs, champion, "classifier_run", classifier.CHECKPOINT)
-            read = classifier.train(version, run, cache, config.classifier, warm)
+            read = classifier.train(version, run, cache, config.classifier, warm, champion)
             new_classifier = (read, _classifier_spec(read, version, config))
     run.finish()
     return TrainedParts(run.run_id, new_detector, new_classifier)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders_training import TAXONOMY, drawn, item_of, version_of
+from builders_serving import bundle
+from builders_training import TAXONOMY, drawn, item_of, served_version, version_of
 from PIL import Image
 
 from converters import dataset
@@ -17,6 +18,7 @@ from converters.geometry import PixelBox
 from converters.taxonomy import Target
 from training import datasets
 from training.errors import DataError
+from training.found_boxes import found_boxes
 
 
 def labels(folder: Path, split: Split) -> list[str]:
@@ -130,3 +132,21 @@ def test_every_file_of_the_cache_is_named_by_the_frozen_content(tmp_path: Path) 
     folders = {datasets.yolo_folder(version, cache, 48).data_file for version in (one, other)}
     assert len(folders) == 2
     assert dataset.load(one.root).digest == one.digest
+
+
+def test_crops_are_cut_where_a_served_detector_finds_the_lesion_and_at_the_true_box_where_it_does_not(
+    tmp_path: Path,
+) -> None:
+    version, finder = served_version(tmp_path), bundle(tmp_path, classifier=False)
+    blind = bundle(tmp_path / "blind", classifier=False, score=0.1)
+    options = {"size": 32, "padding": 0.15, "cache": tmp_path / "cache"}
+    plain = datasets.crops(version, Split.TEST, Target.SEVERITY, **options)
+    missed = datasets.crops(version, Split.TEST, Target.SEVERITY, finder=blind, **options)
+    assert np.array_equal(missed.pixels, plain.pixels)
+    found = datasets.crops(version, Split.TEST, Target.SEVERITY, finder=finder, **options)
+    assert (found.image_ids, found.labels.tolist()) == (plain.image_ids, plain.labels.tolist())
+    boxes = found_boxes(version, Split.TEST, finder)
+    for item in version.dataset.only(Split.TEST):
+        for lesion, box in zip(item.truth.lesions, boxes.get(item.record.image_id, ()), strict=True):
+            assert lesion.box.iou(box) > 0.9
+    assert len(list((tmp_path / "cache").glob("crops-*.npz"))) == 3
