@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,8 +46,14 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def volumes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("server")
+def volumes() -> Iterator[dict[str, Path]]:
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield filled(Path(folder))
+
+
+def filled(place: Path) -> dict[str, Path]:
+    """The volumes of a new server, with a champion and a table of people; each belongs to its service's user."""
+    place.chmod(0o755)
     names = ("home", "images", "models", "label-studio", "postgres", "redis", "backups", "./people.csv")
     found = {name: place / name for name in names if not name.startswith(".")}
     for folder in found.values():
@@ -60,9 +67,6 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     subprocess.run(["chown", "1001:0", str(found["label-studio"])], check=True)
     subprocess.run(["chown", "postgres", str(found["postgres"])], check=True)
-    for folder in (place, *place.parents):
-        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
-            folder.chmod(folder.stat().st_mode | 0o055)
     return {**found, "./people.csv": table}
 
 
