@@ -131,13 +131,13 @@ def test_somebody_elses_bucket_is_worked_in_and_never_emptied(aws: Aws) -> None:
 def test_data_is_deleted_only_when_told_and_never_with_foreign_files_among_it(aws: Aws) -> None:
     deployed(aws)
     aws.client("s3").put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    put(aws, "incoming/a.jpg", "models/m/bundle.json", "thesis/final.docx")
+    put(aws, "incoming/a.jpg", "models/m/bundle.json", "champion.json", "thesis/final.docx")
     put(aws, "incoming/a.jpg")
     with pytest.raises(DeployError, match=r"1 foreign files \(thesis/final.docx\).*Nothing was deleted"):
         work.destroy(aws, stack(), True, print)
     assert stack().view().state == "CREATE_COMPLETE"
     versions = aws.client("s3").list_object_versions(Bucket=BUCKET)["Versions"]
-    assert len(versions) == 4
+    assert len(versions) == 5
     for row in versions:
         if row["Key"].startswith("thesis/"):
             aws.client("s3").delete_object(Bucket=BUCKET, Key=row["Key"], VersionId=row["VersionId"])

@@ -28,6 +28,7 @@ from dermloop.aws.stack import TEMPLATE
 from ml_backend import lambda_handlers, lambda_start
 from ml_backend.app import create_app
 from ml_backend.objects import RESULT_SUFFIX, is_picture
+from ml_backend.sagemaker import create_endpoint
 from ml_backend.settings import read_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")  # moto leaves out what it cannot make
@@ -153,7 +154,11 @@ def aws(server: str) -> Iterator[Aws]:
     with signed_in(server):
         work.deploy(Aws(), stack(), {"FunctionImage": IMAGE})
         iam = Aws().client("iam")
-        for role, policy in (("ReadRole", "read"), ("AskRole", "ask")):  # moto keeps a template's as Python wrote it
+        for role, policy in (
+            ("ReadRole", "read"),
+            ("AskRole", "ask"),
+            ("ServingRole", "serve"),
+        ):  # moto keeps a template's as Python wrote it
             place = {"RoleName": role_name(Aws(), role), "PolicyName": policy}
             document = ast.literal_eval(str(iam.get_role_policy(**place)["PolicyDocument"]))
             iam.put_role_policy(**place, PolicyDocument=json.dumps(document))
@@ -282,6 +287,24 @@ def test_the_asking_function_may_do_what_it_does_and_no_more(
         "logs:CreateLogStream", "logs:PutLogEvents",
     }  # fmt: skip
     assert refused([("s3:GetObject", f"arn:aws:s3:::{BUCKET}/incoming/a.png")], patterns)
+
+
+def test_the_serving_container_may_read_what_it_reads_and_write_backfills_only(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle(tmp_path)
+    app = create_endpoint(read_settings(home=tmp_path, allowed_buckets=BUCKET))
+    parts = app.extensions["dermloop"]
+    parts.host.current()
+    aws.client("s3").put_object(Bucket=BUCKET, Key="archive/a.png", Body=encoded(pixels()))
+    asked_for = {"s3": f"s3://{BUCKET}/archive/a.png"}
+    with recorded(monkeypatch) as asked:
+        assert app.test_client().post("/invocations", json=asked_for).status_code == 200
+    parts.source._objects.client.close()
+    parts.close()
+    patterns = allowed(aws, "ServingRole")
+    assert asked and refused(asked, patterns) == []
+    assert refused([("s3:PutObject", f"arn:aws:s3:::{BUCKET}/archive/a.png")], patterns)
 
 
 def status_of(path: str) -> int:
