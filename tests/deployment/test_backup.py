@@ -218,6 +218,7 @@ def test_a_killed_backup_leaves_no_archive_and_the_next_one_clears_up(full: Full
     check(report.archive)
 
 
+@pytest.mark.soak
 def test_a_killed_restore_is_run_again_to_its_end(full: FullHome, tmp_path: Path) -> None:
     with (full.home.root / "runs" / "checkpoint.bin").open("wb") as stream:
         stream.truncate(300 << 20)

@@ -55,7 +55,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("code", sorted(REFUSALS))
+@pytest.mark.parametrize("code", ["AccessDenied", "ExpiredToken"])
 def test_a_bucket_that_refuses_is_named_with_the_store_s_own_code(
     code: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,10 +61,11 @@ class Fleet:
     replicas: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     if shutil.which("caddy") is None:
         pytest.skip("Caddy is not installed (Debian: apt-get install caddy)")
+    tmp_path = tmp_path_factory.mktemp("fleet")
     made = Fleet(tmp_path / "home")
     bundle(made.home)
     label, review, model, http, health, *ports = free_ports(8)
