@@ -1,4 +1,4 @@
-"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`; one box for each lesion.
+"""Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`, `labelmap.txt`; a box for each lesion.
 
 Pixels count from one and `xmax` is inclusive: `xmin` is the left edge plus one and `xmax` the right edge; fractions
 are kept. A file with a coordinate below one was written by a program that counts from nought, and is read as such.
@@ -52,6 +52,12 @@ def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | 
         yield Piece(f"ImageSets/Main/{placed.split}.txt", f"{placed.stem}\n".encode())
         if placed.image is not None:
             yield Picture(f"JPEGImages/{placed.name}", placed)
+    yield Piece("labelmap.txt", _label_map(settings.taxonomy).encode())
+
+
+def _label_map(taxonomy: Taxonomy) -> str:
+    """The classes, for programs that know those of the VOC challenge only unless they are told others."""
+    return "# label:color_rgb:parts:actions\nbackground:::\n" + "".join(f"{code}:::\n" for code in taxonomy.codes)
 
 
 def _xml(placed: Placed, objects: str) -> str:
