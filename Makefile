@@ -62,7 +62,7 @@ bench: install ## how fast it is, measured here, a line of JSON each: NAME=serve
 	@for name in $(or $(NAME),$(BENCHES)); do $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 docs: install ## the documentation at http://127.0.0.1:8000, built anew as you write; ARGS=--build only builds it
-	@if [ "$(ARGS)" = "--build" ]; then $(BIN)/mkdocs build --strict --quiet && echo tests/output/site/index.html; \
+	@export NO_MKDOCS_2_WARNING=1; if [ "$(ARGS)" = "--build" ]; then $(BIN)/mkdocs build --strict --quiet && echo tests/output/site/index.html; \
 	else $(BIN)/mkdocs serve --strict; fi
 
 SHOTS = tests/e2e/test_three_tiers_in_the_browser.py tests/e2e/test_review_dashboard.py tests/ml_backend/test_page.py

@@ -9,7 +9,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 SHOTS, PICTURES = ROOT / "tests" / "output", ROOT / "docs" / "images"
-_WIDTH, _COLOURS = 1200, 128
+_WIDTH, _TALLEST, _COLOURS = 1200, 1300, 128
 
 SOURCES = {
     "annotator-queue.png": "1-technician-queue.png",
@@ -40,6 +40,7 @@ def _write(source: Path, target: Path) -> None:
         picture = opened.convert("RGB")
     if picture.width > _WIDTH:
         picture = picture.resize((_WIDTH, round(picture.height * _WIDTH / picture.width)), Image.Resampling.LANCZOS)
+    picture = picture.crop((0, 0, picture.width, min(picture.height, _TALLEST)))
     few = picture.quantize(_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
     few.save(target, "PNG", optimize=True)
 
