@@ -118,3 +118,34 @@ def test_a_certain_and_always_right_classifier_has_no_calibration_error() -> Non
     truth = np.array([0, 1, 2])
     assert metrics.calibration_error(np.eye(3)[truth], truth, np.ones(3)) == 0
     assert metrics.calibration_error(np.eye(3)[truth], (truth + 1) % 3, np.ones(3)) == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS)
+def test_the_calibration_error_is_what_its_definition_says_bin_by_bin(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    shares = generator.dirichlet(np.ones(3), 50)
+    truth, weights = generator.integers(0, 3, 50), generator.integers(0, 3, 50).astype(float)
+    weights[0] = 1
+    total = 0.0
+    for low in np.arange(10) / 10:
+        own = [n for n in range(50) if low <= shares[n].max() < low + 0.1]
+        mass = sum(weights[n] for n in own)
+        if mass:
+            right = sum(weights[n] * (shares[n].argmax() == truth[n]) for n in own) / mass
+            sure = sum(weights[n] * shares[n].max() for n in own) / mass
+            total += mass * abs(right - sure)
+    assert metrics.calibration_error(shares, truth, weights) == pytest.approx(total / weights.sum(), abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_recalls_and_precisions_agree_with_scikit_learn_class_by_class(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    truth = np.concatenate((np.arange(4), generator.integers(0, 4, 40)))
+    named = np.concatenate((np.arange(4), generator.integers(0, 4, 40)))
+    weights = generator.integers(1, 4, 44).astype(float)
+    matrix = metrics.confusion(truth, named, 4, weights)
+    expected = reference.precision_recall_fscore_support(truth, named, labels=range(4), sample_weight=weights)
+    assert metrics.precisions(matrix) == pytest.approx(expected[0])
+    assert metrics.recalls(matrix) == pytest.approx(expected[1])
