@@ -69,6 +69,13 @@ def main(words: Sequence[str]) -> None:
     _Server(read_settings(), port).run()
 
 
+def _release(_server: Any, worker: Any) -> None:
+    """Stops the threads of a worker before its interpreter ends, so that it ends without an abort."""
+    application = getattr(worker, "wsgi", None)
+    if application is not None:
+        application.extensions["dermloop"].close()
+
+
 class _Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: Settings, port: int) -> None:
         self._settings = settings
@@ -85,6 +92,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": 20,
             "proc_name": "dermloop-endpoint",
             "control_socket_disable": True,
+            "worker_exit": _release,
         }
         for name, value in given.items():
             self.cfg.set(name, value)
