@@ -79,7 +79,7 @@ def refresh(project_id: int, settings: Settings) -> StageLine:
         token = settings.label_studio_token.get_secret_value() if settings.label_studio_token else ""
         client = LabelStudioClient(settings.label_studio_url or "", token)
         with closing(client):
-            report = preannotate(client, project_id, parts.service, parts.source)
+            report = preannotate(client, project_id, parts.service, parts.source, link_for=parts.link)
     finally:
         parts.close()
     counts = {"model_version": report.model_version, "predicted": report.predicted, "left_alone": report.left_alone}

@@ -114,7 +114,12 @@ def preannotate(stack: Stack, project: int, say: Say, progress: Progress) -> Pre
     parts = composition.build(settings)
     try:
         report = predictions.preannotate(
-            client, project, parts.service, parts.source, lambda done, total: progress("Pre-annotating", done, total)
+            client,
+            project,
+            parts.service,
+            parts.source,
+            lambda done, total: progress("Pre-annotating", done, total),
+            link_for=parts.link,
         )
     finally:
         parts.close()

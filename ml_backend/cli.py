@@ -54,7 +54,7 @@ def preannotate(
             _fail("Set DERMLOOP_ML_LABEL_STUDIO_URL and DERMLOOP_ML_LABEL_STUDIO_TOKEN.")
         client = LabelStudioClient(settings.label_studio_url, settings.label_studio_token.get_secret_value())
         parts = composition.build(settings)
-        report = work.preannotate(client, project, parts.service, parts.source, _progress, chunk)
+        report = work.preannotate(client, project, parts.service, parts.source, _progress, chunk, parts.link)
         client.close()
         parts.close()
     except ServingError as error:

@@ -12,6 +12,7 @@ from ml_backend.fetch import ImageSource, Reach
 from ml_backend.host import PipelineHost
 from ml_backend.images import DecodeLimits
 from ml_backend.label_studio import LabelStudioClient
+from ml_backend.links import heatmap_link
 from ml_backend.metrics import Metrics
 from ml_backend.s3 import ObjectStore
 from ml_backend.service import PredictionService
@@ -47,6 +48,10 @@ class Parts:
         from ml_backend.jobs import JobQueue
 
         return JobQueue.open(self.settings.jobs_address)
+
+    def link(self, address: str) -> str | None:
+        """Where an annotator's browser finds the heat-map of a picture, or None where links are not set up."""
+        return heatmap_link(address, self.settings)
 
     def close(self) -> None:
         """Stops the background threads and lets go of the queue's store."""

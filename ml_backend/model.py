@@ -12,7 +12,7 @@ from converters.errors import ConversionError
 from converters.geometry import ImageSize, PixelBox, Point
 from converters.label_studio.controls import TaskField
 from converters.label_studio.regions import SHAPES, decode_shape, envelope_of
-from ml_backend import composition, jobs, links, predictions, protocol
+from ml_backend import composition, jobs, predictions, protocol
 from ml_backend.composition import Parts
 from ml_backend.errors import FetchError, NoModelError, NotFoundError, ProtocolError, ServingError, UnreadableImageError
 from ml_backend.label_config import LabelConfig, read_config
@@ -109,7 +109,7 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
     def _entries(self, analysis: Analysis, request: PredictRequest, config: LabelConfig) -> Answer:
         entries: list[Any] = []
         for task, outcome in zip(request.tasks, analysis.outcomes, strict=True):
-            link = links.heatmap_link(task.get(config.field) or "", self._parts.settings)
+            link = self._parts.link(task.get(config.field) or "")
             known = analysis.bundle.taxonomy
             found = outcome.prediction
             if task.get(TaskField.BLIND):

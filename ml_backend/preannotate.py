@@ -18,6 +18,11 @@ from ml_backend.service import Analysis, Outcome, Picture, PredictionService
 
 DEFAULT_CHUNK = 50
 Progress = Callable[[int, int], None]
+LinkFor = Callable[[str], str | None]
+
+
+def _no_link(_address: str) -> str | None:
+    return None
 
 
 class ProjectClient(Protocol):
@@ -62,9 +67,11 @@ def preannotate(
     source: ImageSource,
     progress: Progress | None = None,
     chunk_size: int = DEFAULT_CHUNK,
+    link_for: LinkFor = _no_link,
 ) -> PreannotationReport:
     """The report after every waiting task of the project carries a prediction of the champion, or a reason why not.
 
+    `link_for` gives the link to a picture's heat-map that its regions are to carry, by the picture's address.
     Run again after an interruption it goes on where it stopped, since stored chunks are current. The whole run uses
     the champion of its start. Raises LabelStudioError where Label Studio refuses, NoModelError before the first
     promotion.
@@ -79,7 +86,7 @@ def preannotate(
     for start in range(0, len(due), chunk_size):
         chunk = due[start : start + chunk_size]
         pictures = [Picture(f"task {task.id}", functools.partial(_load, source, task, config.field)) for task in chunk]
-        new, failed = _predicted(chunk, service.analyse(pictures, pipeline=pipeline), config)
+        new, failed = _predicted(chunk, service.analyse(pictures, pipeline=pipeline), config, link_for)
         if new:
             client.push(project_id, new)
         report = replace(report, predicted=report.predicted + len(new), failed=(*report.failed, *failed))
@@ -94,10 +101,10 @@ def _in_hand(task: StoredTask) -> bool:
 
 
 def _predicted(
-    chunk: Sequence[StoredTask], analysis: Analysis, config: LabelConfig
+    chunk: Sequence[StoredTask], analysis: Analysis, config: LabelConfig, link_for: LinkFor
 ) -> tuple[list[NewPrediction], list[tuple[int, str]]]:
     known, pairs = analysis.bundle.taxonomy, list(zip(chunk, analysis.outcomes, strict=True))
-    new = [made for task, outcome in pairs if (made := _prediction(task, outcome, known, config)) is not None]
+    new = [made for task, outcome in pairs if (made := _prediction(task, outcome, known, config, link_for)) is not None]
     return new, [(task.id, str(outcome.error)) for task, outcome in pairs if outcome.error is not None]
 
 
@@ -108,8 +115,10 @@ def _load(source: ImageSource, task: StoredTask, image_field: str) -> bytes:
     return source.fetch(address, task.id)
 
 
-def _prediction(task: StoredTask, outcome: Outcome, taxonomy: Taxonomy, config: LabelConfig) -> NewPrediction | None:
+def _prediction(
+    task: StoredTask, outcome: Outcome, taxonomy: Taxonomy, config: LabelConfig, link_for: LinkFor
+) -> NewPrediction | None:
     if outcome.prediction is None:
         return None
-    row = predictions.entry(outcome.prediction, taxonomy, config)
+    row = predictions.entry(outcome.prediction, taxonomy, config, link_for(task.get(config.field) or ""))
     return NewPrediction(task.id, tuple(row["result"]), row["score"], row["model_version"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Mapping
@@ -95,6 +96,8 @@ def own_settings(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, s
         "UPLOAD_ROOT": str(home.label_studio / "media"),
         "BASIC_AUTH_USER": secrets.backend_user,
         "BASIC_AUTH_PASSWORD": secrets.backend_password,
+        "PUBLIC_URL": url(ports.backend),
+        "LINK_SECRET": hashlib.sha256(f"links to heat-maps {secrets.session_key}".encode()).hexdigest(),
     }
     review = {
         **both,

@@ -67,6 +67,15 @@ def test_every_task_is_predicted_once_and_shown(run: tuple[Path, PredictionServi
     assert [len(stored) for stored in project.stored.values()] == [1] * 5
 
 
+def test_pushed_regions_carry_the_link_to_their_heat_map(run: tuple[Path, PredictionService, ImageSource]) -> None:
+    home, service, source = run
+    bundle(home)
+    project = Project(["a.png"])
+    preannotate(project, 1, service, source, link_for=lambda address: f"http://heat{address}")
+    rows = [row for stored in project.stored[1] for row in stored.result if row["type"] == "rectanglelabels"]
+    assert [row["meta"]["text"] for row in rows] == [["Where the model looked: http://heat/data/local-files/?d=a.png"]]
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(run: tuple[Path, PredictionService, ImageSource]) -> None:
     home, service, source = run
     bundle(home)
