@@ -27,7 +27,7 @@ from telemetry import request_id, tracing
 
 log = logging.getLogger(__name__)
 _PAGE = 200
-_IDS_PAGE = 2000
+_KEYS_PAGE = 1000
 _DESK_ACTION = "dermloop_put_on_desk"
 _LS_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _T = TypeVar("_T")
@@ -128,23 +128,28 @@ class Gateway:
             wanted = sorted(task_ids)[start : start + _PAGE]
             yield from map(_snapshot, self._pages(project_id, [("id", "in_list", "List", wanted)]))
 
-    def task_ids(self, project_id: int) -> set[int]:
-        """The ids of all tasks of a project."""
-        found: set[int] = set()
+    def task_keys(self, project_id: int) -> dict[int, str]:
+        """The keys of all tasks of a project by id (ids are used again once their task is gone)."""
+        found: dict[int, str] = {}
         while True:
             query = _query(("id", "greater", "Number", max(found, default=0)))
             page = self.call(
-                "list task ids",
+                "list task keys",
                 lambda query=query: list(  # type: ignore[misc]
                     self.sdk.tasks.list(
-                        project=project_id, query=query, fields="task_only", include="id", page=1, page_size=_IDS_PAGE
+                        project=project_id,
+                        query=query,
+                        fields="task_only",
+                        include="id,data",
+                        page=1,
+                        page_size=_KEYS_PAGE,
                     ).items
                     or ()
                 ),
             )
             if not page:
                 return found
-            found.update(int(task.id) for task in page)
+            found.update((int(task.id), str((task.data or {}).get(TaskField.KEY))) for task in page)
 
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         """Every task with an annotation that changed at or after a moment; all of those where the moment is None."""

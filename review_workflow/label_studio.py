@@ -83,8 +83,8 @@ class LabelStudioTasks(Protocol):
     def tasks(self, project_id: int, task_ids: Sequence[int]) -> Iterator[TaskSnapshot]:
         """The tasks with these ids that still exist, with their annotations."""
 
-    def task_ids(self, project_id: int) -> set[int]:
-        """The ids of all tasks of a project."""
+    def task_keys(self, project_id: int) -> dict[int, str]:
+        """The keys of all tasks of a project by id (ids are used again once their task is gone)."""
 
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         """Every task with an annotation that changed at or after a moment; all of those where the moment is None."""

@@ -211,10 +211,15 @@ class Sync:
             return session.hints(_HINTS)
 
     def _restore(self, gone: set[int]) -> None:
-        if not gone:
+        if gone:
+            with self._store.reading() as session:
+                keys = session.keys_of(gone)
+            self._make_again(keys)
+
+    def _make_again(self, keys: Sequence[WorkKey]) -> None:
+        if not keys:
             return
         with self._store.writing() as session:
-            keys = session.keys_of(gone)
             for key in keys:
                 session.record_events(key.image_id, [_task_deleted(key)], "", self._clock())
             session.forget_places(keys)
@@ -225,8 +230,8 @@ class Sync:
         for project_id, tier in self._projects().items():
             with self._store.reading() as session:
                 waiting = session.waiting_tasks(tier)
-            if waiting:
-                self._restore(waiting - self._gateway.task_ids(project_id))
+            present = self._gateway.task_keys(project_id) if waiting else {}
+            self._make_again([key for task_id, key in waiting if present.get(task_id) != str(key)])
 
     def _take_changed(self, full: bool) -> SyncReport:
         """What changed since each project's cursor; the cursors move on once all of it was taken."""

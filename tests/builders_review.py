@@ -167,9 +167,10 @@ class MemoryLabelStudio:
         wanted = [self.all_tasks[i] for i in sorted(task_ids) if i in self.all_tasks]
         yield from [_snapshot(task) for task in wanted if task.project_id == project_id]
 
-    def task_ids(self, project_id: int) -> set[int]:
+    def task_keys(self, project_id: int) -> dict[int, str]:
         self._answer()
-        return {task.task_id for task in self.all_tasks.values() if task.project_id == project_id}
+        found = [task for task in self.all_tasks.values() if task.project_id == project_id]
+        return {task.task_id: str(task.data[TaskField.KEY]) for task in found}
 
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         self._answer()

@@ -137,11 +137,12 @@ class Traffic:
             query = query.where(schema.works.c.assignee == assignee)
         return tuple(sorted(WorkKey.parse(key) for key in self._connection.execute(query).scalars()))
 
-    def waiting_tasks(self, tier: Tier) -> set[int]:
-        """The Label Studio tasks of a tier in which work waits for its answer."""
+    def waiting_tasks(self, tier: Tier) -> list[tuple[int, WorkKey]]:
+        """The Label Studio tasks of a tier in which work waits for its answer, with the work."""
         table = schema.works
-        query = select(table.c.task_id).where(table.c.tier == int(tier), table.c.task_id.is_not(None))
-        return set(self._connection.execute(query.where(table.c.status == WorkStatus.WAITING.value)).scalars())
+        query = select(table.c.task_id, table.c.key).where(table.c.tier == int(tier), table.c.task_id.is_not(None))
+        rows = self._connection.execute(query.where(table.c.status == WorkStatus.WAITING.value))
+        return sorted((row.task_id, WorkKey.parse(row.key)) for row in rows)
 
     def remake_tasks(self, tier: Tier, now: float) -> None:
         """Forgets all tasks of a tier and asks for those still waited for to be made again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,10 @@ from converters.truth import TruthPolicy, resolve
 from review_workflow.errors import LabelStudioError, ReviewError, UnknownImageError
 from review_workflow.policy import Policy
 from review_workflow.presentation import PRELOADED
+from review_workflow.review import WorkKey
 from review_workflow.service import ReviewService
 from review_workflow.store import Store
+from review_workflow.store.traffic import TaskPlace
 from review_workflow.sync import project_fact
 from review_workflow.webhooks import Hint
 
@@ -241,6 +244,19 @@ def test_a_deleted_task_whose_webhook_was_lost_is_found_by_the_full_pass(house: 
     house.service.sync(full=True)
     assert len(house.studio.open_tasks(Tier.TECHNICIAN)) == 1
     assert "task deleted" in [entry.happened for entry in house.service.history()]
+
+
+def test_a_deleted_task_whose_id_was_given_to_another_one_is_found_too(house: House) -> None:
+    house.service.register([an_image(1)])
+    house.service.sync()
+    first, second = house.studio.open_tasks(Tier.TECHNICIAN)
+    house.studio.all_tasks[first.task_id] = replace(second, task_id=first.task_id)
+    with house.store.writing() as session:
+        session.put_place(WorkKey.parse(str(second.data[TaskField.KEY])), TaskPlace(first.task_id, None))
+    house.studio.delete_task(second.task_id)
+    house.service.sync(full=True)
+    keys = [task.data[TaskField.KEY] for task in house.studio.open_tasks(Tier.TECHNICIAN)]
+    assert sorted(keys) == sorted([first.data[TaskField.KEY], second.data[TaskField.KEY]])
 
 
 def test_a_webhook_of_a_foreign_project_moves_nothing_and_is_on_record(house: House) -> None:
