@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from converters.dataset import DatasetVersion, Split
 from ml_backend.bundle import DetectorSpec, ModelBundle
@@ -16,6 +16,8 @@ from training.errors import ConfigError, MissingExtraError
 from training.runs import Progress, Run, silent
 
 Sampler = Literal["bayesian", "grid"]
+Score: TypeAlias = Callable[[DatasetVersion, str, Run, Path, TrainingConfig], float]
+"""Trains a trial in its run folder, with a cache, and returns its validation score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,11 @@ def tune(
     sampler: Sampler = "bayesian",
     space: Mapping[str, Range] | None = None,
     progress: Progress = silent,
+    score: Score | None = None,
 ) -> Tuned:
     """The best settings of a stage after so many more trials; the study lies in `<folder>/tuning.db`.
 
+    A trial that was killed stays without a score, and the next call goes on with new ones.
     Each trial trains on the training split and is judged on the validation split; the test split is never touched.
     Bayesian is Optuna's tree-structured Parzen estimator; grid walks all choices and needs them for every setting.
     """
@@ -80,18 +84,19 @@ def tune(
     study = optuna.create_study(
         study_name=name,
         storage=f"sqlite:///{folder / 'tuning.db'}",
-        sampler=_sampler(optuna, sampler, chosen, config),
         direction="maximize",
         load_if_exists=True,
     )
+    study.sampler = _sampler(optuna, sampler, chosen, config.classifier.seed + len(study.trials))
 
     def judge(trial: Any) -> float:
         tried = _applied(config, stage, {key: _suggest(trial, key, one) for key, one in chosen.items()})
         run = runs.start(folder, f"tune-{stage}", version.digest, tried)
-        score = trial_score(version, stage, run, folder / "cache", tried)
-        run.finish(f"validation score {score:.4f}")
-        progress("tune", len(study.get_trials(deepcopy=False)), trials, f"score {score:.4f}")
-        return score
+        with run.failing():
+            found = (score or trial_score)(version, stage, run, folder / "cache", tried)
+        run.finish(f"validation score {found:.4f}")
+        progress("tune", len(study.get_trials(deepcopy=False)), trials, f"score {found:.4f}")
+        return found
 
     study.optimize(judge, n_trials=trials)
     best = _applied(config, stage, study.best_params)
@@ -130,10 +135,11 @@ def _check_space(stage: str, space: Mapping[str, Range], sampler: Sampler) -> No
         raise ConfigError("tuning space", open_ones, "choices for every setting of a grid", "List their choices.")
 
 
-def _sampler(optuna: Any, sampler: Sampler, space: Mapping[str, Range], config: TrainingConfig) -> Any:
+def _sampler(optuna: Any, sampler: Sampler, space: Mapping[str, Range], seed: int) -> Any:
+    """The sampler of a study; the seed differs from call to call, or a resumed study would try the same again."""
     if sampler == "grid":
         return optuna.samplers.GridSampler({name: list(one.choices) for name, one in space.items()})
-    return optuna.samplers.TPESampler(seed=config.classifier.seed)
+    return optuna.samplers.TPESampler(seed=seed)
 
 
 def _suggest(trial: Any, name: str, one: Range) -> Any:
