@@ -94,13 +94,23 @@ def _inside(box: PixelBox, size: ImageSize, item: str) -> PixelBox:
     x_off = max(clipped.x_min - box.x_min, box.x_max - clipped.x_max)
     y_off = max(clipped.y_min - box.y_min, box.y_max - clipped.y_max)
     if x_off > slack_x or y_off > slack_y or clipped.width < box.width - 2 * slack_x:
-        raise GeometryError(item, box, f"a box inside {size.width}×{size.height} pixels", "Move it inside the image.")
+        raise GeometryError(
+            item, _edges(box), f"a box inside {size.width}×{size.height} pixels", "Move it inside the image."
+        )
     return clipped
+
+
+def _edges(box: PixelBox) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, for a message."""
+    left, top, right, bottom = (round(edge, 2) for edge in (box.x_min, box.y_min, box.x_max, box.y_max))
+    return left, top, right, bottom
 
 
 def _require_touch(box: PixelBox, size: ImageSize, item: str) -> None:
     if box.x_max <= 0 or box.y_max <= 0 or box.x_min >= size.width or box.y_min >= size.height:
-        raise GeometryError(item, box, f"a region on {size.width}×{size.height} pixels", "Move it into the image.")
+        raise GeometryError(
+            item, _edges(box), f"a region on {size.width}×{size.height} pixels", "Move it into the image."
+        )
 
 
 def _ellipse(value: Mapping[str, Any], size: ImageSize, item: str) -> Shape:

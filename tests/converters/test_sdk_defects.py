@@ -20,7 +20,7 @@ from converters.errors import AnnotationError
 from converters.formats.contract import ReadSettings
 from converters.formats.table import find
 from converters.formats.yolo_rows import Classes, Task, parse_row
-from converters.geometry import ImageSize, PercentBox, percent_to_rotated
+from converters.geometry import ImageSize, PercentBox, PixelBox, percent_to_rotated
 from converters.label_studio.brush import encode_brush
 from converters.taxonomy import Diagnosis, Severity
 
@@ -212,6 +212,13 @@ def test_every_address_style_names_its_file(tmp_path: Path) -> None:
     to("coco", an_export(tmp_path, *tasks), tmp_path / "ours")
     data = json.loads((tmp_path / "ours/annotations/instances_train.json").read_text())
     assert [row["file_name"] for row in data["images"]] == list(styles.values())
+
+
+def test_a_box_drawn_on_a_canvas_turned_by_90_degrees_lies_where_it_was_drawn() -> None:
+    """Recorded on Label Studio 1.23.2: 800×400 with a red block at (80, 40)-(240, 120), turned right, block outlined."""
+    (item,), entries = read(Path(__file__).parents[1] / "contract" / "export_turned_canvas.json")
+    assert entries == ()
+    assert item.truth.lesions[0].box.iou(PixelBox(80, 40, 240, 120)) > 0.95
 
 
 def test_a_turned_canvas_does_not_move_a_box(tmp_path: Path) -> None:
