@@ -15,7 +15,7 @@ from converters.taxonomy import Target
 from ml_backend import bundle as bundles
 from ml_backend import preprocessing
 from ml_backend.bundle import ClassifierSpec, DetectorSpec, ModelBundle
-from training import calibration, classifier, detector, evaluation, gate, pages, registry, remote, runs
+from training import calibration, classifier, detector, evaluation, gate, pages, registry, remote, runs, tracking
 from training import config as configs
 from training.cases import Part
 from training.classifier import TrainedClassifier
@@ -88,6 +88,7 @@ def retrain(
     on_stage(StageReport("train", _since(begun), _train_counts(parts, candidate)))
     begun = time.monotonic()
     report = evaluate(candidate, version, config, progress)
+    tracking.track_evaluation(runs / parts.run_id, config, {metric.name: metric.value for metric in report.metrics})
     champion_report = evaluate(champion, version, config, progress) if champion else None
     on_stage(StageReport("evaluate", _since(begun), _shown(report, champion_report)))
     begun = time.monotonic()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from training.errors import MissingExtraError, TrackingError
 
 EVENTS = "tensorboard"
 _TAG = "dermloop.run"
+_FOREIGN = re.compile(r"[^\w./ -]")
+"""What MLflow takes for no part of a name."""
 
 
 class Sink(Protocol):
@@ -105,7 +108,8 @@ class MlFlow:
 
         now = int(1000 * time.time())
         with _told(self._address):
-            self._client.log_batch(self._run, [Metric(name, value, now, step) for name, value in values.items()])
+            named = {_FOREIGN.sub("_", name).strip("_"): value for name, value in values.items()}
+            self._client.log_batch(self._run, [Metric(name, value, now, step) for name, value in named.items()])
 
     def close(self, failed: bool) -> None:
         """Marks the run as finished or failed."""
@@ -120,6 +124,14 @@ def open_tracker(folder: Path, config: TrainingConfig) -> Tracker:
     if settings.mlflow:
         sinks.append(MlFlow(settings.mlflow, settings.experiment, folder.name, dict(_params("", config))))
     return Tracker(tuple(sinks))
+
+
+def track_evaluation(folder: Path, config: TrainingConfig, figures: Mapping[str, float]) -> None:
+    """Adds what a finished run's bundle measured to its sinks, as `test/<figure>`; one out of reach costs nothing."""
+    with suppress(TrackingError):
+        tracker = open_tracker(folder, config)
+        tracker.scalars(0, {f"test/{name}": value for name, value in figures.items()})
+        tracker.close()
 
 
 def _params(prefix: str, value: Any) -> Iterator[tuple[str, str]]:

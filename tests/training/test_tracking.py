@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
-from training import runs
+from training import runs, tracking
 from training.config import TrackingConfig, TrainingConfig
 from training.errors import TrackingError
 from training.runs import Run, RunState
 
 
+def config(address: str, tensorboard: bool = False) -> TrainingConfig:
+    return TrainingConfig(name="mine", tracking=TrackingConfig(tensorboard, address, "skin"))
+
+
 def started(folder: Path, address: str, tensorboard: bool = False) -> Run:
-    settings = TrainingConfig(name="mine", tracking=TrackingConfig(tensorboard, address, "skin"))
-    return runs.start(folder / "runs", "detector", "abc", settings)
+    return runs.start(folder / "runs", "detector", "abc", config(address, tensorboard))
 
 
 @pytest.mark.filterwarnings("ignore:.*noload.*")
@@ -23,8 +27,9 @@ def test_a_run_and_its_resumed_half_are_one_mlflow_run_with_settings_and_figures
     run = started(tmp_path, address)
     run.measure("detector", 1, {"loss": 3.0, "mAP50(B)": float("nan")})
     resumed, _ = runs.resume(run.folder)
-    resumed.measure("detector", 2, {"loss": 2.0})
+    resumed.measure("detector", 2, {"loss": 2.0, "mAP50(B)": 0.5})
     resumed.finish()
+    tracking.track_evaluation(run.folder, config(address), {"map50": 0.75, "recall.low": math.nan})
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=address)
@@ -33,7 +38,7 @@ def test_a_run_and_its_resumed_half_are_one_mlflow_run_with_settings_and_figures
     assert found.info.status == "FINISHED"
     assert found.data.tags["dermloop.run"] == run.run_id
     assert (found.data.params["name"], found.data.params["detector.epochs"]) == ("mine", "24")
-    assert found.data.metrics == {"detector/loss": 2.0}
+    assert found.data.metrics == {"detector/loss": 2.0, "detector/mAP50_B": 0.5, "test/map50": 0.75}
     history = client.get_metric_history(found.info.run_id, "detector/loss")
     assert [(row.step, row.value) for row in history] == [(1, 3.0), (2, 2.0)]
 
