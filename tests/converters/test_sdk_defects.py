@@ -215,7 +215,7 @@ def test_every_address_style_names_its_file(tmp_path: Path) -> None:
 
 
 def test_a_box_drawn_on_a_canvas_turned_by_90_degrees_lies_where_it_was_drawn() -> None:
-    """Recorded on Label Studio 1.23.2: 800×400 with a red block at (80, 40)-(240, 120), turned right, block outlined."""
+    """Recorded on Label Studio 1.23.2: 800×400, a red block at (80, 40)-(240, 120), turned right, block outlined."""
     (item,), entries = read(Path(__file__).parents[1] / "contract" / "export_turned_canvas.json")
     assert entries == ()
     assert item.truth.lesions[0].box.iou(PixelBox(80, 40, 240, 120)) > 0.95
