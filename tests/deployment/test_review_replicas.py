@@ -126,7 +126,7 @@ def replica(database: str, studio: SharedLabelStudio, home: Path, environment: d
         server.shutdown()
         thread.join()
         server.server_close()
-        app.extensions["background"].stop()
+        app.extensions["background"].stop(120)
         own.close()
 
 
