@@ -6,12 +6,17 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+from werkzeug.serving import make_server
+
+from ml_backend.sagemaker import create_endpoint
+from ml_backend.settings import read_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +26,22 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+@contextmanager
+def endpoint_here(home: Path, buckets: str) -> Iterator[str]:
+    """The address of the container's application in this process, for tests of what asks it."""
+    app = create_endpoint(read_settings(home=home, allowed_buckets=buckets))
+    parts = app.extensions["dermloop"]
+    parts.host.current()
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    parts.close()
 
 
 @contextmanager

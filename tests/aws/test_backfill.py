@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from builders_aws import BUCKET, IMAGE, moto, reset, signed_in, stack
-from builders_endpoint import endpoint
+from builders_endpoint import endpoint_here
 from builders_sagemaker import SmallSagemaker, serving
 from builders_serving import bundle, encoded, pixels
 from typer.testing import CliRunner
@@ -46,7 +46,7 @@ def server() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def container(server: str, place: Path) -> Iterator[str]:
     bundle(place)
-    with signed_in(server), endpoint(place / "models", BUCKET) as address:
+    with signed_in(server), endpoint_here(place, BUCKET) as address:
         yield address
 
 
