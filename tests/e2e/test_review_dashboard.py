@@ -15,7 +15,7 @@ from review_workflow.training_jobs import EXTENSION
 
 pytestmark = pytest.mark.e2e
 OUTPUT = Path(__file__).parent.parent / "output"
-IMAGES = 14
+IMAGES = 18
 
 
 @pytest.fixture(scope="module")
