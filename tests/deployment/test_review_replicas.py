@@ -29,6 +29,7 @@ from builders_review import (
     an_image,
     prepare,
 )
+from sqlalchemy import event
 from werkzeug.serving import make_server
 
 from converters.geometry import ImageSize
@@ -40,7 +41,7 @@ from review_workflow.project_setup import SECRET_HEADER
 from review_workflow.service import ReviewService
 from review_workflow.settings import read
 from review_workflow.states import ReviewState
-from review_workflow.store import open_store
+from review_workflow.store import Store, open_store
 
 IMAGES = 24
 READERS = (
@@ -110,38 +111,50 @@ class Replicas:
 
 
 @contextmanager
+def opened(database: str) -> Iterator[Store]:
+    """A store whose connections all are closed at the end, those too that a request's thread still held."""
+    store, connections = open_store(database), list[Any]()
+    event.listen(store._engine, "connect", lambda connection, _: connections.append(connection))
+    try:
+        yield store
+    finally:
+        store.close()
+        for connection in connections:
+            connection.close()
+
+
+@contextmanager
 def replica(database: str, studio: SharedLabelStudio, home: Path, environment: dict[str, str]) -> Iterator[str]:
     """The address of a review service with compose.yaml's settings, on a database and a Label Studio of the test."""
     given = {name: str(value) for name, value in service("review", environment)["environment"].items()}
     names = {f"DERMLOOP_REVIEW_{field.upper()}": field for field in read().__class__.model_fields}
-    settings = read(**{names[name]: value for name, value in given.items()} | {"home": home, "database_url": database})
-    own = a_service(open_store(settings.database), studio, clock=time.time)  # type: ignore[arg-type]
-    app = create_app(settings, own)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-        app.extensions["background"].stop(120)
-        own.close()
+    own = {names[name]: value for name, value in given.items() if name in names}
+    settings = read(**own | {"home": home, "database_url": database})
+    with opened(settings.database) as store:
+        app = create_app(settings, a_service(store, studio, clock=time.time))  # type: ignore[arg-type]
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.port}"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+            app.extensions["background"].stop(120)
 
 
 @pytest.fixture
 def replicas(server: PostgreSQL, tmp_path: Path) -> Iterator[Replicas]:
     environment = example_environment()
     database = server.new_database()
-    store = open_store(database)
-    prepare(store)
     studio = SharedLabelStudio()
-    own = a_service(store, studio, clock=time.time)  # type: ignore[arg-type]
     with ExitStack() as stack:
+        store = stack.enter_context(opened(database))
+        prepare(store)
+        own = a_service(store, studio, clock=time.time)  # type: ignore[arg-type]
         addresses = [stack.enter_context(replica(database, studio, tmp_path, environment)) for _ in range(2)]
         yield Replicas(studio, own, addresses, environment["DERMLOOP_REVIEW_WEBHOOK_SECRET"])
-    own.close()
 
 
 def until(holds: Callable[[], bool], seconds: float = 90) -> None:
