@@ -34,11 +34,8 @@ status: install ## which programs run, and how far the review is
 loop: install ## the whole loop without hands, a line of JSON for each stage
 	@$(BIN)/dermloop loop $(ARGS)
 
-# Three processes: what the training libraries change in theirs must not reach the tests of serving.
 test: install system label-studio lint ## everything that proves it works: linters, types, unit to end-to-end tests
-	@$(BIN)/python -m pytest -m "not e2e and not train and not soak" $(PYTEST_ARGS)
-	@$(BIN)/python -m pytest -m "train and not soak" $(PYTEST_ARGS)
-	@$(BIN)/python -m pytest -m "e2e and not soak" $(PYTEST_ARGS)
+	@.ci/tests $(PYTEST_ARGS)
 
 lint: install ## ruff, mypy --strict, the arrows between packages
 	@$(BIN)/ruff check .
