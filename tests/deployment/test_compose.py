@@ -133,6 +133,12 @@ def test_every_address_names_a_service_and_the_port_that_its_process_listens_on(
     assert port in values(parsed, "CMD")[-1] or environment_of(host)["DERMLOOP_ML_PORT"] == port
 
 
+@pytest.mark.parametrize("name", ["review", "review-large"])
+def test_the_review_shows_the_queue_that_the_worker_works_on(name: str) -> None:
+    assert environment_of(name)["DERMLOOP_ML_JOBS_URL"] == environment_of("worker")["DERMLOOP_ML_JOBS_URL"]
+    assert "dermloop.review_app:app" in values(dockerfile_of(name), "CMD")[-1]
+
+
 def test_only_the_proxy_is_published() -> None:
     assert [name for name, found in raw()["services"].items() if "ports" in found] == ["proxy"]
     proxy = service("proxy", example_environment())
