@@ -135,7 +135,8 @@ def test_every_address_names_a_service_and_the_port_that_its_process_listens_on(
 
 @pytest.mark.parametrize("name", ["review", "review-large"])
 def test_the_review_shows_the_queue_that_the_worker_works_on(name: str) -> None:
-    assert environment_of(name)["DERMLOOP_ML_JOBS_URL"] == environment_of("worker")["DERMLOOP_ML_JOBS_URL"]
+    review, worker = (raw()["services"][each]["environment"] for each in (name, "worker"))
+    assert review["DERMLOOP_ML_JOBS_URL"] == worker["DERMLOOP_ML_JOBS_URL"]
     assert "dermloop.review_app:app" in values(dockerfile_of(name), "CMD")[-1]
 
 
