@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -130,18 +131,22 @@ def _story(review: Review, work: Work, setting: Setting) -> list[str]:
         return [_BLIND_LABELLING if is_blind(work.key, setting.policy) else "Outline and name every lesion."]
     if is_blind(work.key, setting.policy):
         return ["Blind reading: outline and name what you see, then accept."]
-    told = [_said(answer, setting) for answer in review.readings(Tier.TECHNICIAN)]
+    first = review.readings(Tier.TECHNICIAN)
+    told = [_said(answer, setting) for answer in first]
     if work.key.tier is Tier.DERMATOLOGIST:
         return told
-    readers = [_said(answer, setting) for answer in review.readings(Tier.DERMATOLOGIST)]
+    readers = [_said(answer, setting, first) for answer in review.readings(Tier.DERMATOLOGIST)]
     if work.status is not WorkStatus.WAITING:
         return [*told, *readers]
     outcome = "The readers disagree." if review.state is ReviewState.DISPUTED else "The readers agree."
     return [outcome if len(readers) > 1 else "One reader.", *told, *readers]
 
 
-def _said(answer: Answer, setting: Setting) -> str:
+def _said(answer: Answer, setting: Setting, first: Sequence[Answer] = ()) -> str:
+    """One reader's line; what the technician said is not spelled out again, so that the image keeps its room."""
     annotation = answer.annotation
+    found = summary(annotation, setting.taxonomy)
+    same = any(found == summary(earlier.annotation, setting.taxonomy) for earlier in first)
     verdict = f"{answer.verdict.lower()}: " if answer.verdict else ""
     quality = dict(annotation.answers).get(QUALITY)
     tail = f" · quality {quality.lower()}" if quality else ""
@@ -149,7 +154,7 @@ def _said(answer: Answer, setting: Setting) -> str:
     who = f"{TIER_ROLES[answer.key.tier].capitalize()} {annotation.author}"
     if answer.key.tier is Tier.DERMATOLOGIST:
         who = f"{who} (reader {answer.key.slot})"
-    return f"{who}: {verdict}{summary(annotation, setting.taxonomy)}{tail}{reason}"
+    return f"{who}: {verdict}{'what the technician names' if same else found}{tail}{reason}"
 
 
 def _state(review: Review, work: Work) -> str:

@@ -130,6 +130,7 @@ def test_qa_sees_every_reading_of_a_disputed_image(house_of_two: House) -> None:
     assert task.data[TaskField.STATE] == "disputed"
     note = str(task.data[TaskField.NOTE])
     assert "Dermatologist ben@example.org (reader 2): correct: Benign keratosis-like lesion" in note
+    assert "Dermatologist anna@example.org (reader 1): accept: what the technician names" in note
 
 
 def test_the_technician_sees_why_work_came_back_and_their_own_boxes(house: House) -> None:
