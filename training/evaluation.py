@@ -73,13 +73,15 @@ def evaluate(
     split: Split,
     config: EvaluationConfig,
     progress: Progress = silent,
+    cases: tuple[ImageCase, ...] | None = None,
 ) -> EvaluationReport:
     """The report of a bundle on one split of a version: metrics, intervals, slices and the cases behind them.
 
     Detections are taken down to a score of 0.001 for the precision-recall curve; those over the bundle's threshold are
-    the served ones. Lesions are read from their true boxes, so that both parts are measured on their own.
+    the served ones. Lesions are read from their true boxes, so that both parts are measured on their own. `cases` are
+    what `cases_of` gave, where the bundle was asked elsewhere.
     """
-    found = cases_of(bundle, version, split, progress)
+    found = cases_of(bundle, version, split, progress) if cases is None else cases
     classes = bundle.classifier.classes if bundle.classifier else ()
     table = CaseTable(found, classes)
     parts = _parts(bundle)

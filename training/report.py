@@ -147,7 +147,7 @@ def decode(row: Mapping[str, Any]) -> EvaluationReport:
         **plain,
         metrics=tuple(_metric(metric) for metric in row["metrics"]),
         slices=tuple(SliceMetric(**{**part, "metric": _metric(part["metric"])}) for part in row["slices"]),
-        cases=tuple(_case(case) for case in row["cases"]),
+        cases=tuple(decode_case(case) for case in row["cases"]),
     )
 
 
@@ -198,7 +198,8 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _case(row: Mapping[str, Any]) -> ImageCase:
+def decode_case(row: Mapping[str, Any]) -> ImageCase:
+    """The case of its plain form (`asdict`, NaN as null); raises KeyError, TypeError or ValueError for others."""
     return ImageCase(
         image_id=row["image_id"],
         group=row["group"],
