@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 200, 100
 def a_region(label: str = "Melanoma", kind: str = "rectangle", **value: Any) -> dict[str, Any]:
     """A region as the front end writes it, on an image of 200×100 pixels."""
     shape = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0} if kind == "rectangle" else {}
-    facts = {key: value.pop(key) for key in ("id", "score", "origin", "parentID") if key in value}
+    facts = {key: value.pop(key) for key in ("id", "score", "origin", "parentID", "meta", "hidden") if key in value}
     return {
         "id": "r1",
         "from_name": "diagnosis",

@@ -16,6 +16,7 @@ from converters.errors import AnnotationError
 from converters.geometry import ImageSize, KeyPoint, PixelBox
 from converters.label_studio import controls
 from converters.label_studio.plain import plain_boxes
+from converters.label_studio.region_facts import is_region_fact, region_facts, row_facts
 from converters.label_studio.regions import SHAPES, decode_shape, encode_shape, envelope_of
 from converters.label_studio.results import box_label, encode_choice, encode_text
 from converters.taxonomy import Taxonomy
@@ -23,6 +24,7 @@ from converters.taxonomy import Taxonomy
 _OPEN = {label: severity for severity, label in controls.OPEN_LABELS.items()}
 _FINDINGS = {label: Finding(value) for value, label in controls.FINDING_LABELS.items()}
 _ANSWERS = {"choices": "choices", "textarea": "text", "rating": "rating", "number": "number", "taxonomy": "taxonomy"}
+_BESIDE = "beside"
 _TEXT_CONTROLS = frozenset({controls.REASON, controls.READING})
 Row = Mapping[str, Any]
 
@@ -115,21 +117,33 @@ def _regions(
             point = KeyPoint(*shape, name or "")
             if row.get("parentID") in parents:
                 points.append((row.get("parentID"), point))
+                _keep_beside(row, others, parent=False)
                 continue
             lesion = _pointed(point, row, taxonomy)
         elif name is not None and name.casefold() == controls.REDACT:
             redactions.append(shape)
+            _keep_beside(row, others, parent=True)
             continue
         else:
             lesion = _lesion(row, shape, name, taxonomy, region)
         key = row.get("id") or number
         if key in lesions:
             raise AnnotationError(region, key, "an id of its own for each region", "Export the project again.")
-        lesions[key] = _with_attributes(lesion, others.pop(row.get("id"), ()), region)
+        lesions[key] = _with_attributes(lesion, others.pop(row.get("id"), ()), region_facts(row), region)
     for parent, point in points:
         if parent in lesions:
             lesions[parent] = replace(lesions[parent], keypoints=(*lesions[parent].keypoints, point))
     return tuple(lesions.values()), tuple(redactions)
+
+
+def _keep_beside(row: Row, others: dict[Any, list[Row]], parent: bool) -> None:
+    """Keeps what is said of a region that becomes no lesion as texts of the image that name the region."""
+    kept = [other for other in others.pop(row.get("id"), ()) if other["type"] != "labels"]
+    for fact, said in region_facts(row, parent):
+        text = encode_text(f"{fact.partition(':')[2]} of {row.get('id')}", said)
+        kept.append(text)
+    if kept:
+        others[_BESIDE, row.get("id")] = kept
 
 
 def _lesion(row: Row, shape: Shape, name: str | None, taxonomy: Taxonomy, region: str) -> Lesion:
@@ -171,11 +185,9 @@ def _label(row: Row, others: Mapping[Any, list[Row]], region: str) -> str | None
     return labels[0] if labels else None
 
 
-def _with_attributes(lesion: Lesion, rows: Sequence[Row], region: str) -> Lesion:
-    found = (
-        _answer(row, region) for row in rows if row["type"] != "labels" and row.get("from_name") != controls.READING
-    )
-    attributes = tuple(sorted(found))
+def _with_attributes(lesion: Lesion, rows: Sequence[Row], facts: Sequence[tuple[str, str]], region: str) -> Lesion:
+    said = [row for row in rows if row["type"] != "labels" and row.get("from_name") != controls.READING]
+    attributes = tuple(sorted([*facts, *(_answer(row, region) for row in said)]))
     return replace(lesion, attributes=attributes) if attributes else lesion
 
 
@@ -248,8 +260,10 @@ def _rows(reading: Reading, size: ImageSize, taxonomy: Taxonomy) -> Iterator[dic
             yield _region_row(lesion, region_id, size, box_label(lesion, taxonomy), frame)
         for index, point in enumerate(lesion.keypoints):
             point_id = region_id if pointed else f"{region_id}-point-{index}"
-            yield _point_row(point, point_id, None if pointed else region_id, size, frame)
-        yield from (_answer_row(name, said, region_id) for name, said in lesion.attributes)
+            row = _point_row(point, point_id, None if pointed else region_id, size, frame)
+            yield {**row, **row_facts(lesion.attributes)} if pointed else row
+        own = ((name, said) for name, said in lesion.attributes if not is_region_fact(name))
+        yield from (_answer_row(name, said, region_id) for name, said in own)
     for index, shape in enumerate(reading.redactions):
         yield _shape_row(shape, f"redaction-{index}", size, controls.REDACT, frame)
     if reading.finding in (Finding.LESION_FREE, Finding.UNGRADABLE):
@@ -265,6 +279,7 @@ def _region_row(
 ) -> dict[str, Any]:
     shape = lesion.box if lesion.shape is None else lesion.shape
     row = {**_shape_row(shape, region_id, size, label, frame), "origin": lesion.origin.value}
+    row |= row_facts(lesion.attributes)
     return row if lesion.score is None else {**row, "score": lesion.score}
 
 

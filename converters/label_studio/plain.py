@@ -16,6 +16,10 @@ from converters.taxonomy import Taxonomy
 from converters.unchecked import made_from_checked
 
 ORIGINS: Mapping[object, Origin] = {None: Origin.MANUAL, **{origin.value: origin for origin in Origin}}
+_KEYS = frozenset({"id", "from_name", "to_name", "type", "value", "origin", "image_rotation"}) | {
+    "original_width",
+    "original_height",
+}
 _box = made_from_checked(PixelBox)
 _lesion = made_from_checked(Lesion)
 image_size = lru_cache(4096)(ImageSize)
@@ -51,7 +55,7 @@ def _boxes(
             or row["original_height"] != high
             or type(region_id) is not str
             or value.get("rotation")
-            or "score" in row
+            or not _KEYS.issuperset(row)
             or len(labels) != 1
         ):
             return None

@@ -19,6 +19,7 @@ from converters.geometry import (
     rotated_to_percent,
 )
 from converters.label_studio import controls
+from converters.label_studio.region_facts import region_facts, row_facts
 from converters.label_studio.regions import decode_shape, encode_shape, envelope_of
 from converters.raster import shape_to_mask, turned_box
 from converters.taxonomy import Taxonomy
@@ -153,6 +154,7 @@ def _region(lesion: Lesion, region_id: str, size: ImageSize, taxonomy: Taxonomy)
         "original_height": size.height,
         "image_rotation": 0,
         "value": value,
+        **row_facts(lesion.attributes),
     }
     return region if lesion.score is None else {**region, "score": lesion.score}
 
@@ -186,6 +188,7 @@ def _lesion(row: Mapping[str, Any], size: ImageSize, taxonomy: Taxonomy, item: s
         shape=percent_to_rotated(percent, size) if turned else None,
         region_id=row.get("id"),
         origin=_origin(row, region),
+        attributes=region_facts(row),
     )
 
 
@@ -240,7 +243,8 @@ def _with_masks(boxed: list[Lesion], painted: Sequence[Lesion]) -> list[Lesion]:
         near = [i for i, x in enumerate(lesions) if x.shape is None and _is_same(x, mask)]
         if near:
             place = max(near, key=lambda i: lesions[i].box.iou(mask.box))
-            lesions[place] = replace(lesions[place], box=mask.box, shape=mask.shape)
+            said = tuple(sorted({*lesions[place].attributes, *mask.attributes}))
+            lesions[place] = replace(lesions[place], box=mask.box, shape=mask.shape, attributes=said)
         else:
             lesions.append(mask)
     return lesions

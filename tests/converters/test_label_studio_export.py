@@ -22,6 +22,7 @@ from converters.label_studio.addresses import ImageAddress, ImageFolder
 from converters.label_studio.brush import decode_brush, encode_brush
 from converters.label_studio.policy import ExportPolicy, read_policy
 from converters.label_studio.stream import read_elements
+from converters.report import Kind
 from converters.truth import TruthPolicy
 
 
@@ -70,6 +71,58 @@ def test_a_plain_shape_with_a_separate_label_is_one_region(tmp_path: Path) -> No
     del shape["value"]["rectanglelabels"]
     label = {"id": "r1", "from_name": "l", "to_name": "image", "type": "labels", "value": {"labels": ["mel"]}}
     assert only(tmp_path, shape, label).lesions[0].diagnosis == "mel"
+
+
+NOTES = {
+    "a note": ({"meta": {"text": ["blue veil"]}}, (("region:note", "blue veil"),)),
+    "two notes": ({"meta": {"text": ["veil", "dots"]}}, (("region:meta", '{"text":["veil","dots"]}'),)),
+    "other meta": ({"meta": {"text": ["veil"], "seen": 2}}, (("region:meta", '{"text":["veil"],"seen":2}'),)),
+    "marks": (
+        {"hidden": True, "locked": False, "readonly": True},
+        (("region:hidden", "true"), ("region:readonly", "true")),
+    ),
+    "a parent": ({"parentID": "r0"}, (("region:parent", "r0"),)),
+    "nothing said": ({"meta": {"text": []}, "hidden": False, "parentID": None}, ()),
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_what_a_region_says_beside_its_label_stays_with_its_lesion_and_comes_back(tmp_path: Path, name: str) -> None:
+    said, attributes = NOTES[name]
+    path = an_export(tmp_path, a_task(an_annotation({**a_region(), **said})))
+    (item,), _ = read(path)
+    assert item.truth.lesions[0].attributes == attributes
+    assert to("label-studio", path, tmp_path / "out").failures == ()
+    (back,), _ = read(tmp_path / "out")
+    assert back.truth.lesions[0].attributes == attributes
+    row = json.loads((tmp_path / "out" / "tasks.json").read_text())[0]["annotations"][0]["result"][0]
+    assert {key: row[key] for key in ("meta", "hidden", "readonly", "parentID") if key in row} == {
+        key: value for key, value in said.items() if value and attributes
+    }
+
+
+def test_a_note_that_a_format_has_no_words_for_is_in_its_report(tmp_path: Path) -> None:
+    path = an_export(tmp_path, a_task(an_annotation({**a_region(), "meta": {"text": ["blue veil"]}})))
+    (entry,) = (entry for entry in to("yolo", path, tmp_path / "yolo").entries if entry.field == "facts")
+    assert "attributes" in entry.value and entry.kind is Kind.EXPECTED
+    assert to("coco", path, tmp_path / "coco").failures == ()
+    assert any("blue veil" in path.read_text() for path in (tmp_path / "coco").rglob("*.json"))
+
+
+def test_a_note_on_a_point_or_on_a_redaction_becomes_a_text_of_the_image(tmp_path: Path) -> None:
+    point = a_region("centre", "keypoint", id="p1", x=25, y=40, width=0.5, parentID="r1")
+    burned = a_region("Redact", id="r2", x=50)
+    noted = ({**point, "meta": {"text": ["here"]}}, {**burned, "meta": {"text": ["a face"]}})
+    found = only(tmp_path, a_region(), *noted)
+    assert dict(found.answers) == {"text:note of p1": "here", "text:note of r2": "a face"}
+    assert found.lesions[0].keypoints == (KeyPoint(50, 40, "centre"),) and len(found.redactions) == 1
+
+
+def test_a_plain_shape_with_a_separate_redact_label_is_burned_out(tmp_path: Path) -> None:
+    shape = {**a_region(id="r2"), "type": "rectangle"}
+    del shape["value"]["rectanglelabels"]
+    label = {"id": "r2", "from_name": "l", "to_name": "image", "type": "labels", "value": {"labels": ["redact"]}}
+    assert len(only(tmp_path, a_region(), shape, label).redactions) == 1
 
 
 def test_links_between_regions_are_kept(tmp_path: Path) -> None:

@@ -88,7 +88,11 @@ def test_a_task_with_one_odd_value_is_read_as_the_general_way_reads_it(
 
 
 @pytest.mark.parametrize(
-    "facts", [{"rotation": 10}, {"rotation": 360}, {"x": -0.001}, {"x": 75}, {"score": 0.5}, {"origin": "prediction"}]
+    "facts",
+    [
+        *({"rotation": 10}, {"rotation": 360}, {"x": -0.001}, {"x": 75}, {"score": 0.5}, {"origin": "prediction"}),
+        *({"meta": {"text": ["veil"]}}, {"hidden": True}, {"parentID": "r0"}),
+    ],
 )
 def test_a_region_that_is_not_plain_is_left_to_the_general_way(facts: dict[str, Any]) -> None:
     assert same(a_task(an_annotation(a_region(**facts)), image=ADDRESSES[0])) is ("origin" in facts)

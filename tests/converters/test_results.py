@@ -133,3 +133,14 @@ def test_a_mutated_row_is_read_or_refused(name: str, junk: Any) -> None:
         back([{**GOOD, name: junk}])
     except ConversionError as error:
         assert str(error)
+
+
+def test_a_note_on_a_box_and_on_its_painted_mask_stays_with_the_lesion() -> None:
+    mask = a_disc(20)
+    painted = a_lesion("mel", mask.envelope(), region_id="a", shape=mask)
+    boxed, brush = results.encode([painted], SIZE, TAXONOMY, masks=True)
+    noted = [{**boxed, "meta": {"text": ["blue veil"]}}, {**brush, "hidden": True}]
+    (found,) = back(noted).lesions
+    assert found.attributes == (("region:hidden", "true"), ("region:note", "blue veil"))
+    (row,) = results.encode([found], SIZE, TAXONOMY)
+    assert (row["meta"], row["hidden"]) == ({"text": ["blue veil"]}, True)
