@@ -67,19 +67,19 @@ def convert(
         settings = WriteSettings(
             classes, (), prefix, crop_padding=crop_padding, crop_jitter=crop_jitter, crop_copies=crop_copies
         )
-        request = _request(
+        request = request_of(
             _local_source(source, stack), place, reader, writer, classes, images, truth_policy, image_key, settings
         )
-        request = _with(request, _policy(split, seed), Names.CONTENT if content_names else Names.ORIGINAL)
+        request = _with(request, split_policy(split, seed), Names.CONTENT if content_names else Names.ORIGINAL)
         request = _allowing(request, allow_loss, read_back)
         try:
             with _progress(as_json) as progress:
                 found = run(request, progress)
         except LossError as error:
-            _tell(error.report, report, as_json)
+            tell_report(error.report, report, as_json)
             raise
         _send(place, target)
-        _tell(found, report, as_json)
+        tell_report(found, report, as_json)
 
 
 @dataset_app.command()
@@ -181,7 +181,7 @@ def taxonomy_show(path: Annotated[Path | None, typer.Argument(help="TOML file of
             typer.echo(f"{d.id:3} {d.code:8} {d.severity.value:9} {side:10} {d.icd_o or '-':8} {d.name}")
 
 
-def _request(
+def request_of(
     source: Path,
     target: Path,
     reader: str | None,
@@ -192,6 +192,7 @@ def _request(
     image_key: str | None,
     settings: object,
 ) -> Request:
+    """The conversion that the options of a command describe; raises ConversionError."""
     from converters.convert import Request
     from converters.formats.contract import ReadSettings, WriteSettings
     from converters.formats.table import find, sniffed
@@ -231,7 +232,8 @@ def _taxonomy(path: Path | None) -> Taxonomy:
     return taxonomy.read(path)
 
 
-def _policy(text: str | None, seed: int) -> SplitPolicy | None:
+def split_policy(text: str | None, seed: int) -> SplitPolicy | None:
+    """The policy of shares such as `70/15/15`, None for None; raises DatasetError."""
     from converters.errors import DatasetError
     from converters.splits import SplitPolicy
 
@@ -269,7 +271,8 @@ def _send(place: Path, target: str) -> None:
         storage.put(place, target)
 
 
-def _tell(found: ConversionReport, report: Path | None, as_json: bool) -> None:
+def tell_report(found: ConversionReport, report: Path | None, as_json: bool) -> None:
+    """Prints a report, and writes all of it to a file where one is named."""
     if report is not None:
         report.write_bytes(orjson.dumps(found.to_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     if as_json:

@@ -91,12 +91,12 @@ def convert(request: Request, progress: Progress = _silent) -> ConversionReport:
         name, verb = (request.writer.name, "written") if writing is None else (request.reader.name, "read")
         raise DatasetError("format", name, f"a format that can be {verb}", "See `dermloop convert --help`.")
     with (
-        open_output(request.target, _fingerprint(request)) as output,
+        open_output(request.target, fingerprint(request)) as output,
         _no_garbage(),
         closing(Written(request.writer.carries.addresses)) as written,
     ):
         tally, settings = _Tally(), _settings(request)
-        items = _accepted(_read(request, progress), request, tally)
+        items = _accepted(items_of(request, progress), request, tally)
         noted = _noted(naming.placed(items, request.names), tally, written if request.read_back else None)
         for piece in writing(noted, settings):
             if isinstance(piece, Picture):
@@ -140,7 +140,8 @@ def _require_content(request: Request, tally: _Tally) -> None:
         raise DatasetError(str(request.source), value, expected, "Annotate, or lower `minimum` in --truth-policy.")
 
 
-def _read(request: Request, progress: Progress) -> Iterator[DatasetItem | Entry]:
+def items_of(request: Request, progress: Progress = _silent) -> Iterator[DatasetItem | Entry]:
+    """What a conversion reads: every item of the source in its split, and what could not be read."""
     assert request.reader.read is not None
     assigned = _splits(request) if request.split is not None else {}
     for number, found in enumerate(request.reader.read(request.source, request.read), 1):
@@ -301,7 +302,8 @@ def _holds(path: Path) -> bool:
         return _POINTED.search(content) is not None
 
 
-def _fingerprint(request: Request) -> str:
+def fingerprint(request: Request) -> str:
+    """What tells a conversion from others: its settings, and paths, sizes and times of its source's files."""
     facts = (
         str(request.source.resolve()),
         _state(request.source, request.target),

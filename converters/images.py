@@ -120,8 +120,27 @@ def read_image(path: Path, limits: ImageLimits | None = None) -> Image.Image:
         content = path.read_bytes()
     except OSError as error:
         raise ImageError(str(path), str(error), "a readable file", "Restore the file.") from error
-    image = open_image(content, str(path), limits or ImageLimits())
+    limits = limits or ImageLimits()
+    image = open_image(png_of_bmp(content, str(path), limits), str(path), limits)
     return _upright(image).convert("RGB")
+
+
+def png_of_bmp(content: bytes, item: str, limits: ImageLimits) -> bytes:
+    """A BMP's pixels as PNG, for sets that are published so; any other content as it is.
+
+    Raises ImageError naming `item` for a damaged BMP or one over the limits.
+    """
+    if not content.startswith(b"BM"):
+        return content
+    buffer = io.BytesIO()
+    try:
+        image = opened(io.BytesIO(content))
+        if image.width * image.height > limits.max_pixels:
+            raise ImageError(item, f"{image.width}×{image.height}", f"at most {limits.max_pixels} pixels", "Scale it.")
+        image.save(buffer, "PNG")
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise ImageError(item, str(error), "an intact BMP file", "Copy the file again.") from error
+    return buffer.getvalue()
 
 
 def _orientation(image: Image.Image) -> int:

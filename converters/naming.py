@@ -68,7 +68,9 @@ def _safe(text: str) -> str:
     name = _UNSAFE.sub("_", name).lstrip(".") or "image"
     stem, dot, ending = name.rpartition(".")
     suffix = dot + ending
-    if suffix.lower() not in IMAGE_SUFFIXES:
+    if suffix.lower() == ".bmp":
+        suffix = ".png"
+    elif suffix.lower() not in IMAGE_SUFFIXES:
         stem, suffix = name, ".jpg"
     while len(stem.encode()) > _LONGEST:
         stem = stem[:-1]

@@ -22,7 +22,7 @@ def exported(path: Path, redactions: tuple[Shape, ...]) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise ImageError(str(path), str(error), "a readable image", "Restore the file.") from error
-    clean = images.clean(content, str(path))
+    clean = images.clean(images.png_of_bmp(content, str(path), ImageLimits()), str(path))
     return _burned(clean.content, clean.suffix, redactions) if redactions else clean.content
 
 

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from converters import duplicates, storage
 from converters.annotation import Finding
 from converters.cli import app
-from converters.convert import LossError, Request, convert, read_all
+from converters.convert import LossError, Request, convert
 from converters.dataset import DatasetItem, Split
 from converters.errors import DatasetError
 from converters.formats.contract import ReadSettings, WriteSettings
@@ -306,38 +306,3 @@ def test_a_diagnosis_for_the_whole_picture_does_not_become_a_box(tmp_path: Path)
     for name in ("label-studio", "csv", "crops", "yolo-classify", "ground-truth-classes"):
         assert converted((item,), find(name), tmp_path / name).failures == ()
     assert ",mel,,,,,100,80" in (tmp_path / "csv" / "metadata.csv").read_text()
-
-
-PUBLISHED = {
-    "ham10000": (
-        "HAM10000_metadata.csv",
-        "lesion_id,image_id,dx,dx_type,age,sex,localization\nH1,a,mel,histo,60,male,back",
-    ),
-    "isic": ("ISIC_2019_Training_GroundTruth.csv", "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\na,1.0,0,0,0,0,0,0,0,0"),
-    "pad-ufes-20": (
-        "PAD-UFES-20_metadata.csv",
-        "patient_id,lesion_id,age,gender,fitspatrick,region,diagnostic,img_id,biopsed\nP1,2,55,FEMALE,3.0,NECK,MEL,a.png,True",
-    ),
-    "ph2": ("PH2_dataset.txt", "|| Name || Clinical Diagnosis ||\n|| a || 2 ||"),
-    "fitzpatrick17k": ("fitzpatrick17k.csv", "md5hash,fitzpatrick_scale,label\na,-1,malignant melanoma"),
-    "ddi": ("ddi_metadata.csv", "DDI_file,skin_tone,disease\na.png,56,melanoma"),
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_sets_are_read_as_their_publishers_give_them(tmp_path: Path, name: str) -> None:
-    table, text = PUBLISHED[name]
-    (tmp_path / table).write_text(text)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.png").write_bytes(picture(format="PNG"))
-    mask = np.zeros((40, 60), dtype=bool)
-    mask[5:9, 7:20] = True
-    for ending in ("_segmentation.png", "_lesion.png"):
-        Image.fromarray(mask).save(tmp_path / f"a{ending}")
-    entry = sniffed(tmp_path)
-    (item,), entries = read_all(tmp_path, entry, ReadSettings(TAXONOMY))
-    assert (entry.name, entries, item.record.source) == (name, (), name)
-    assert item.truth.lesions[0].diagnosis == "mel"
-    masked = name in ("ham10000", "isic", "ph2")
-    assert item.truth.lesions[0].box == (PixelBox(7, 5, 20, 9) if masked else PixelBox(0, 0, 60, 40))
-    assert item.record.skin_type == (3 if name == "pad-ufes-20" else None)
