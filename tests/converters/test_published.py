@@ -25,6 +25,10 @@ PAD_COLUMNS = (
 )
 PAD_ROW = "PAT_1,2,,,,,55,,FEMALE,,,,,3.0,NECK,6.0,5.0,{},True,False,False,False,False,True,a.png,{}"
 ISIC_COLUMNS = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n"
+FITZPATRICK_COLUMNS = (
+    "md5hash,fitzpatrick_scale,fitzpatrick_centaur,label,nine_partition_label,three_partition_label,qc,url,"
+    "url_alphanum\n"
+)
 PH2_TABLE = (
     "||   Name || Histological Diagnosis || Clinical Diagnosis || Asymmetry | Pigment Network | Dots/Globules | Streaks"
     " | Regression Areas | Blue-Whitish Veil ||           Colors ||\n"
