@@ -134,6 +134,17 @@ class Pipeline:
             readings += self._readings(outputs, spec)
         return readings
 
+    def detections(self, pictures: Sequence[DecodedImage], floor: float, most: int) -> list[list[Detection]]:
+        """All that the detector sees in each picture down to a score, at most so many, best first; nothing without one.
+
+        Those that are served come first and are what `predict` finds; they alone are outlined.
+        """
+        spec = self.bundle.detector
+        if spec is None:
+            return [[] for _ in pictures]
+        faint = replace(spec, score_threshold=min(floor, spec.score_threshold), max_detections=most)
+        return self._detect([self.prepare(picture) for picture in pictures], faint, spec)[0]
+
     def find(self, image: DecodedImage, points: Sequence[Point]) -> list[Detection | None]:
         """The best detection around each point in original pixels, however faint; None where there is none.
 
@@ -167,7 +178,7 @@ class Pipeline:
         return self._detect([self.prepare(image)], spec)[0][0]
 
     def _detect(
-        self, prepared: Sequence[PreparedImage], spec: DetectorSpec | None
+        self, prepared: Sequence[PreparedImage], spec: DetectorSpec | None, outlined: DetectorSpec | None = None
     ) -> tuple[list[list[Detection]], list[float]]:
         graph = self._detector
         if spec is None or graph is None:
@@ -181,7 +192,7 @@ class Pipeline:
             for number, one in enumerate(part):
                 candidates = _candidates(outputs[0][number], spec)
                 prototypes = outputs[1][number] if spec.task is DetectorTask.SEGMENT else None
-                found.append(_kept(candidates, spec, one, prototypes))
+                found.append(_kept(candidates, spec, one, prototypes, outlined or spec))
                 doubts.append(_doubt(candidates, spec.score_threshold))
         return found, doubts
 
@@ -213,7 +224,11 @@ def _candidates(row: Floats, spec: DetectorSpec) -> Candidates:
 
 
 def _kept(
-    candidates: Candidates, spec: DetectorSpec, prepared: PreparedImage, prototypes: Floats | None
+    candidates: Candidates,
+    spec: DetectorSpec,
+    prepared: PreparedImage,
+    prototypes: Floats | None,
+    outlined: DetectorSpec,
 ) -> list[Detection]:
     image, place = prepared.image, prepared.place
     if place is None:
@@ -224,7 +239,9 @@ def _kept(
         if score >= spec.score_threshold and len(found) < spec.max_detections:
             box = image.to_original(PixelBox(*edges)).clipped(image.size)
             if box.width >= 1 and box.height >= 1:
-                shape = None if prototypes is None else _outline(candidates, number, prototypes, spec, prepared)
+                seen = score >= outlined.score_threshold and len(found) < outlined.max_detections
+                drawn = prototypes if seen else None
+                shape = None if drawn is None else _outline(candidates, number, drawn, spec, prepared)
                 found.append(Detection(box, min(score, 1.0), shape))
     return found
 

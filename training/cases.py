@@ -92,19 +92,27 @@ class CaseTable:
 
     @cached_property
     def scores(self) -> Array:
-        """Scores of all detections."""
-        return np.array([score for image in self.images for score in image.scores], dtype=np.float64)
+        """Scores of all detections, best first: the order in which every resample needs them."""
+        return self._drawn_scores[self._best_first]
 
     @cached_property
     def hits(self) -> Flags:
-        """Hits (10, detections)."""
+        """Hits (10, detections), in the order of the scores."""
         rows = [np.array(image.hits, dtype=bool).reshape(10, len(image.scores)) for image in self.images]
-        return np.concatenate(rows, axis=1) if rows else np.zeros((10, 0), dtype=bool)
+        return np.concatenate(rows, axis=1)[:, self._best_first] if rows else np.zeros((10, 0), dtype=bool)
 
     @cached_property
     def detection_image(self) -> Indices:
-        """Image of each detection."""
-        return _owners([len(image.scores) for image in self.images])
+        """Image of each detection, in the order of the scores."""
+        return _owners([len(image.scores) for image in self.images])[self._best_first]
+
+    @cached_property
+    def _drawn_scores(self) -> Array:
+        return np.array([score for image in self.images for score in image.scores], dtype=np.float64)
+
+    @cached_property
+    def _best_first(self) -> Indices:
+        return np.argsort(-self._drawn_scores, kind="stable")
 
     @cached_property
     def found(self) -> Flags:

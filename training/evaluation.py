@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from converters.geometry import PixelBox, Polygon
 from converters.taxonomy import Target
 from ml_backend.bundle import ClassifierSpec, DetectorTask, ModelBundle
 from ml_backend.images import DecodedImage
-from ml_backend.pipeline import Pipeline
+from ml_backend.pipeline import Detection, Pipeline
 from ml_backend.reading import Reading
 from training import datasets, metrics, report
 from training.cases import CaseTable, ImageCase, LesionCase, Part
@@ -39,7 +39,7 @@ class Answer:
     """What the pipeline says of one image: detections best first, the reading of each true box, and of what it found.
 
     `served` has the reading of the served detection that found each malignant lesion; None for all others. `outlines`
-    belong to `boxes` where the detector draws masks.
+    belong to those of `boxes` that are served, where the detector draws masks.
     """
 
     boxes: tuple[PixelBox, ...]
@@ -47,24 +47,6 @@ class Answer:
     readings: tuple[Reading | None, ...]
     served: tuple[Reading | None, ...]
     outlines: tuple[Polygon | None, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Stages:
-    """The serving pipeline opened twice: once for every detection however faint, once for readings."""
-
-    finder: Pipeline | None
-    reader: Pipeline | None
-    bundle: ModelBundle
-
-    @classmethod
-    def open(cls, bundle: ModelBundle) -> _Stages:
-        """Both stages of a bundle."""
-        spec = bundle.detector
-        faint = replace(spec, score_threshold=_ALL_SCORES, max_detections=_ALL_DETECTIONS) if spec else None
-        finder = Pipeline.open(replace(bundle, detector=faint, classifier=None)) if faint else None
-        reader = Pipeline.open(replace(bundle, detector=None)) if bundle.classifier else None
-        return cls(finder, reader, bundle)
 
 
 def evaluate(
@@ -119,7 +101,7 @@ def cases_of(
 
 def answers_of(bundle: ModelBundle, version: DatasetVersion, items: Sequence[DatasetItem]) -> Iterator[Answer]:
     """What the serving pipeline says of each item of a version, decoded as serving decodes it."""
-    stages = _Stages.open(bundle)
+    pipeline = Pipeline.open(bundle)
     parts = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
 
     def decoded(part: Sequence[DatasetItem]) -> list[DecodedImage]:
@@ -131,7 +113,7 @@ def answers_of(bundle: ModelBundle, version: DatasetVersion, items: Sequence[Dat
             images = waiting.result()
             if number + 1 < len(parts):
                 waiting = ahead.submit(decoded, parts[number + 1])
-            yield from _ask(stages, images, part)
+            yield from _ask(pipeline, images, part)
 
 
 def best_threshold(cases: Iterable[ImageCase]) -> float | None:
@@ -159,45 +141,42 @@ def slices_of(record: ImageRecord) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in sorted(found.items()) if value)
 
 
-def _ask(stages: _Stages, images: Sequence[DecodedImage], items: Sequence[DatasetItem]) -> Iterator[Answer]:
-    found = stages.finder.predict(images) if stages.finder else [None] * len(images)
-    boxes = [tuple(lesion.box for lesion in one.lesions) if one else () for one in found]
-    scores = [tuple(lesion.score or 0.0 for lesion in one.lesions) if one else () for one in found]
-    drawn = [tuple(_polygon(lesion) for lesion in one.lesions) if one else () for one in found]
-    truths = [item.truth.lesions for item in items]
-    finders = [_finders(*group, stages.bundle) for group in zip(truths, boxes, scores, strict=True)]
-    finders = [
-        [box if _is_malignant(lesion, stages.bundle) else None for lesion, box in zip(*group, strict=True)]
-        for group in zip(truths, finders, strict=True)
+def _ask(pipeline: Pipeline, images: Sequence[DecodedImage], items: Sequence[DatasetItem]) -> Iterator[Answer]:
+    """The answers of a chunk: one pass of the detector, and the classifier over the crops that count."""
+    found = pipeline.detections(images, _ALL_SCORES, _ALL_DETECTIONS)
+    seen = [_finders(item, many, pipeline.bundle) for item, many in zip(items, found, strict=True)]
+    true = [[lesion.box for lesion in item.truth.lesions] for item in items]
+    wanted = [(image, box) for image, many in zip(images, true, strict=True) for box in many]
+    served = [(image, box) for image, many in zip(images, seen, strict=True) for box in many if box is not None]
+    of_true, of_served = iter(pipeline.read(wanted)), iter(pipeline.read(served))
+    for boxes, drawn, many in zip(true, found, seen, strict=True):
+        yield Answer(
+            boxes=tuple(one.box for one in drawn),
+            scores=tuple(one.score for one in drawn),
+            readings=tuple(next(of_true) for _ in boxes),
+            served=tuple(None if box is None else next(of_served) for box in many),
+            outlines=tuple(one.shape for one in drawn),
+        )
+
+
+def _finders(item: DatasetItem, found: Sequence[Detection], bundle: ModelBundle) -> list[PixelBox | None]:
+    """The served detection that overlaps each malignant lesion most, where it does so by half; None for all others.
+
+    How a benign lesion's own detection reads tells nothing: no figure counts it.
+    """
+    served = _served([one.box for one in found], [one.score for one in found], bundle)
+    best = [
+        max(served, key=lesion.box.iou, default=None) if _is_malignant(lesion, bundle) else None
+        for lesion in item.truth.lesions
     ]
-    wanted = [[lesion.box for lesion in many] for many in truths]
-    readings = _read(stages.reader, images, wanted)
-    served = _read(stages.reader, images, [[box for box in many if box is not None] for many in finders])
-    for index in range(len(items)):
-        own = iter(served[index])
-        matched = tuple(next(own) if box is not None else None for box in finders[index])
-        yield Answer(boxes[index], scores[index], readings[index], matched, drawn[index])
-
-
-def _polygon(lesion: Lesion) -> Polygon | None:
-    return lesion.shape if isinstance(lesion.shape, Polygon) else None
+    return [
+        box if box is not None and lesion.box.iou(box) >= _FOUND else None
+        for lesion, box in zip(item.truth.lesions, best, strict=True)
+    ]
 
 
 def _is_malignant(lesion: Lesion, bundle: ModelBundle) -> bool:
-    """Whether serving the lesion's own detection tells anything: it only counts for malignant lesions."""
     return datasets.class_index(lesion, Target.MALIGNANCY, bundle.taxonomy) == 1
-
-
-def _finders(
-    truths: Sequence[Lesion], boxes: Sequence[PixelBox], scores: Sequence[float], bundle: ModelBundle
-) -> list[PixelBox | None]:
-    """The served detection that overlaps each true lesion most, where it does so by half."""
-    served = _served(boxes, scores, bundle)
-    best = [max(served, key=lesion.box.iou, default=None) for lesion in truths]
-    return [
-        box if box is not None and lesion.box.iou(box) >= _FOUND else None
-        for lesion, box in zip(truths, best, strict=True)
-    ]
 
 
 def _served(boxes: Sequence[PixelBox], scores: Sequence[float], bundle: ModelBundle) -> list[PixelBox]:
@@ -206,15 +185,6 @@ def _served(boxes: Sequence[PixelBox], scores: Sequence[float], bundle: ModelBun
         return []
     chosen = [box for box, score in zip(boxes, scores, strict=True) if score >= spec.score_threshold]
     return chosen[: spec.max_detections]
-
-
-def _read(
-    reader: Pipeline | None, images: Sequence[DecodedImage], boxes: Sequence[Sequence[PixelBox]]
-) -> list[tuple[Reading | None, ...]]:
-    if reader is None:
-        return [(None,) * len(many) for many in boxes]
-    answers = iter(reader.read([(image, box) for image, many in zip(images, boxes, strict=True) for box in many]))
-    return [tuple(next(answers) for _ in many) for many in boxes]
 
 
 def _case(item: DatasetItem, answer: Answer, bundle: ModelBundle) -> ImageCase:

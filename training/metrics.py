@@ -25,16 +25,27 @@ def match(truths: Sequence[PixelBox], found: Sequence[PixelBox]) -> Flags:
     Each detection takes the best lesion that no better one has taken. Source: COCO's evaluation (Lin et al. 2014).
     """
     hits = np.zeros((len(IOU_THRESHOLDS), len(found)), dtype=bool)
-    overlaps = np.array([[one.iou(other) for other in truths] for one in found]).reshape(len(found), len(truths))
-    for row, threshold in enumerate(IOU_THRESHOLDS):
-        taken = np.zeros(len(truths), dtype=bool)
-        for column in range(len(found)):
-            open_overlaps = np.where(taken, -1.0, overlaps[column])
-            if len(truths) and open_overlaps.max() >= min(threshold, 1 - 1e-10):
-                # COCO lets the last of equal overlaps win.
-                best = len(truths) - 1 - int(open_overlaps[::-1].argmax())
-                taken[best] = hits[row, column] = True
+    if not truths or not found:
+        return hits
+    shared = overlaps(found, truths)
+    taken = np.zeros((len(IOU_THRESHOLDS), len(truths)), dtype=bool)
+    rows, last = np.arange(len(IOU_THRESHOLDS)), len(truths) - 1
+    for column in np.flatnonzero(shared.max(axis=1) >= IOU_THRESHOLDS[0]):
+        free = np.where(taken, -1.0, shared[column])
+        best = last - free[:, ::-1].argmax(axis=1)  # COCO lets the last of equal overlaps win
+        hits[:, column] = free[rows, best] >= np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+        taken[rows, best] |= hits[:, column]
     return hits
+
+
+def overlaps(some: Sequence[PixelBox], others: Sequence[PixelBox]) -> Array:
+    """Intersection over union (some, others) of boxes, as `PixelBox.iou` has it; 0 where both are empty."""
+    x0, y0, x1, y1 = _edges(some).T[:, :, None]
+    left, top, right, bottom = _edges(others).T
+    width, height = np.minimum(x1, right) - np.maximum(x0, left), np.minimum(y1, bottom) - np.maximum(y0, top)
+    shared = np.maximum(width, 0.0) * np.maximum(height, 0.0)
+    union = (x1 - x0) * (y1 - y0) + (right - left) * (bottom - top) - shared
+    return np.where(union > 0, shared / np.where(union > 0, union, 1.0), 0.0)
 
 
 def average_precision(scores: Array, hits: Flags, lesions: float, weights: Array) -> Array:
@@ -129,6 +140,11 @@ def top_k(probabilities: Array, truth: Indices, k: int, weights: Array) -> float
     """Share of cases whose true class is among the k most likely; NaN without cases."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return share((best == truth[:, None]).any(axis=1), weights)
+
+
+def _edges(boxes: Sequence[PixelBox]) -> Array:
+    edges = [(box.x_min, box.y_min, box.x_max, box.y_max) for box in boxes]
+    return np.array(edges, dtype=np.float64).reshape(len(boxes), 4)
 
 
 def _ratio(part: Array, whole: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ from builders_serving import bundle
 from builders_training import QUICK, report_of, served_version
 
 from converters.dataset import Split
-from training import config, report, retrain
+from ml_backend.pipeline import Pipeline
+from ml_backend.reading import Reading
+from training import config, datasets, report, retrain
 from training.cases import ImageCase
 from training.config import EvaluationConfig, TrainingConfig
 from training.decoy import worse_candidate
 from training.errors import DataError, EvaluationError
-from training.evaluation import best_threshold, cases_of, evaluate
+from training.evaluation import answers_of, best_threshold, cases_of, evaluate
 
 
 def test_a_detector_that_finds_everything_measures_so(tmp_path: Path) -> None:
@@ -50,6 +53,34 @@ def test_detections_under_the_threshold_count_for_the_curve_but_are_not_served(t
     found = evaluate(bundle(tmp_path, score=0.1), served_version(tmp_path), Split.TEST, QUICK)
     assert found.value("map50") == pytest.approx(1.0)
     assert found.value("detection_sensitivity") == 0.0
+
+
+@pytest.mark.parametrize("segment", [False, True])
+@pytest.mark.parametrize("score", [0.9, 0.1])
+def test_one_pass_answers_as_each_stage_does_on_its_own(tmp_path: Path, score: float, segment: bool) -> None:
+    one, version = bundle(tmp_path, score=score, segment=segment), served_version(tmp_path)
+    assert one.detector
+    items = version.dataset.only(Split.TEST)
+    images = [datasets.read_decoded(version, item, one) for item in items]
+    faint = replace(one.detector, score_threshold=0.001, max_detections=100)
+    finder, reader = Pipeline.open(replace(one, detector=faint)), Pipeline.open(one)
+    for item, image, answer in zip(items, images, answers_of(one, version, items), strict=True):
+        found, served = finder.predict([image])[0], reader.predict([image])[0]
+        assert answer.boxes == tuple(lesion.box for lesion in found.lesions)
+        assert answer.scores == tuple(lesion.score for lesion in found.lesions)
+        outlines = [lesion.shape for lesion in served.lesions]
+        assert list(answer.outlines) == outlines + [None] * (len(answer.boxes) - len(outlines))
+        for lesion, its, again in zip(item.truth.lesions, answer.readings, answer.served, strict=True):
+            assert told(its) == pytest.approx(told(reader.read([(image, lesion.box)])[0]), abs=1e-6)
+            if lesion.diagnosis == "mel" and served.lesions:
+                assert told(again) == pytest.approx(told(served.readings[0]), abs=1e-6)
+            else:
+                assert again is None
+
+
+def told(reading: Reading | None) -> dict[str, float]:
+    assert reading is not None
+    return dict(reading.probabilities)
 
 
 def test_an_empty_split_is_an_error(tmp_path: Path) -> None:

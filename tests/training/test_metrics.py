@@ -149,3 +149,28 @@ def test_recalls_and_precisions_agree_with_scikit_learn_class_by_class(seed: int
     expected = reference.precision_recall_fscore_support(truth, named, labels=range(4), sample_weight=weights)
     assert metrics.precisions(matrix) == pytest.approx(expected[0])
     assert metrics.recalls(matrix) == pytest.approx(expected[1])
+
+
+def plain_match(truths: list[PixelBox], found: list[PixelBox]) -> np.ndarray:
+    """COCO's greedy matching, pair by pair."""
+    hits = np.zeros((10, len(found)), dtype=bool)
+    for row, threshold in enumerate(metrics.IOU_THRESHOLDS):
+        free = set(range(len(truths)))
+        for column, box in enumerate(found):
+            fits = [(box.iou(truths[n]), n) for n in free if box.iou(truths[n]) >= min(threshold, 1 - 1e-10)]
+            if fits:
+                free.discard(max(fits)[1])
+                hits[row, column] = True
+    return hits
+
+
+@settings(deadline=None)
+@given(seed=SEEDS, lesions=st.integers(0, 5), copies=st.integers(0, 3))
+def test_matching_all_thresholds_at_once_is_matching_them_one_by_one(seed: int, lesions: int, copies: int) -> None:
+    generator = np.random.default_rng(seed)
+    truths = random_boxes(generator, lesions)
+    truths += truths[:1]  # two of equal overlap
+    found = truths[:2] + [box for _ in range(copies) for box in shaken(generator, truths)]
+    assert np.array_equal(metrics.match(truths, found), plain_match(truths, found))
+    wanted = [[one.iou(other) for other in truths] for one in found]
+    assert metrics.overlaps(found, truths).tolist() == wanted
