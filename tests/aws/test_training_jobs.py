@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from builders_aws import BUCKET, IMAGE, moto, reset, signed_in, stack
+from builders_environment import kept_environment
 from builders_sagemaker import SmallSagemaker, serving
 from builders_serving import bundle
 from builders_training import version_of
@@ -87,7 +88,8 @@ def home(tmp_path: Path) -> Path:
 
 def run(home: Path, *words: str, status: int = 0) -> dict[str, object]:
     options = ["--home", str(home), "--config", str(home / "config.toml"), "--on", "sagemaker", "--json"]
-    found = CliRunner().invoke(app, [*words, *options], catch_exceptions=False)
+    with kept_environment():
+        found = CliRunner().invoke(app, [*words, *options], catch_exceptions=False)
     assert found.exit_code == status, found.output
     return dict(json.loads(found.stdout.splitlines()[-1]))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from builders_environment import own_environment
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -32,12 +33,9 @@ def dermloop(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """A home that the environment names; the environment is as before afterwards."""
-    before = dict(os.environ)
-    os.environ["DERMLOOP_HOME"] = str(tmp_path / "home")
-    yield Home.at()
-    os.environ.clear()
-    os.environ.update(before)
+    """A home that the environment names."""
+    with own_environment(DERMLOOP_HOME=str(tmp_path / "home")):
+        yield Home.at()
 
 
 @pytest.fixture
