@@ -60,7 +60,8 @@ class LossError(DatasetError):
     def __str__(self) -> str:
         first, count = self.report.failures[0], len(self.report.failures)
         more = f" {count - 1} more such entries in the report." if count > 1 else ""
-        return f"{first.item}: {first.field} {first.value}; {first.reason}{more} {self.cure}"
+        reason = first.reason if first.reason.endswith(".") else f"{first.reason}."
+        return f"{first.item}: {first.field} {first.value}; {reason}{more} {self.cure}"
 
 
 @dataclass(slots=True)
@@ -186,8 +187,9 @@ def _accepted(found: Iterable[DatasetItem | Entry], request: Request, tally: _Ta
         if isinstance(item, Entry):
             entries.append(item)
         elif (key := hash(item.record.image_id)) in seen:
-            reason = "the same image came before; merge its tasks, or delete one of them"
-            entries.append(Entry(Kind.REFUSED, _name(item), "image", item.record.image_id[:80], reason))
+            place = f"{request.source.name}, {_name(item)}"
+            reason = "expected each image once, but it came before. Merge its tasks, or delete one of them."
+            entries.append(Entry(Kind.REFUSED, place, "image", item.record.image_id[:80], reason))
         else:
             seen[key] = None
             if (entry := _objection(item, carries)) is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +59,16 @@ def require_free(address: str) -> None:
 def put(folder: Path, address: str) -> int:
     """How many objects were sent: those of the folder that are not there yet with the same bytes, the marker last.
 
-    Raises DatasetError where the bucket cannot be written.
+    Raises DatasetError where the bucket cannot be written, or holds objects under the prefix that are none of these.
     """
     bucket, prefix = _split(address)
     client, sent = _client(), 0
     try:
         there = dict(_listed(client, bucket, f"{prefix}/"))
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        keys = {f"{prefix}/{path.relative_to(folder).as_posix()}": path for path in paths}
+        _require_own(there, keys, address)
+        for key, path in keys.items():
             content = path.read_bytes()
             if there.get(key) != hashlib.md5(content, usedforsecurity=False).hexdigest():
                 client.put_object(Bucket=bucket, Key=key, Body=content)
@@ -77,6 +79,13 @@ def put(folder: Path, address: str) -> int:
             address, str(error), "a writable bucket", "Check the address and the credentials."
         ) from error
     return sent
+
+
+def _require_own(there: Iterable[str], keys: Container[str], address: str) -> None:
+    strange = [key for key in there if key not in keys]
+    if strange:
+        cure = "Another conversion may have been stopped there: delete its objects, or name another prefix."
+        raise DatasetError(address, f"{len(strange)} other objects, such as {strange[0]}", "an empty prefix", cure)
 
 
 def _split(address: str) -> tuple[str, str]:

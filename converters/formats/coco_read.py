@@ -91,11 +91,14 @@ def _by_image(data: LargeObject) -> dict[Any, array[int]]:
 
 
 def _image_ids(data: LargeObject) -> list[int | str]:
-    found = [row.get("id") for row in _listed(data, "images")]
-    if any(not isinstance(number, int | str) for number in found) or len(set(found)) != len(found):
-        expected = "an id of its own for each image"
-        raise DatasetError(f"{data.path}, image ids", len(found), expected, "Number them again.")
-    return found  # type: ignore[return-value]
+    found: dict[int | str, None] = {}
+    for number, row in enumerate(_listed(data, "images"), 1):
+        key = row.get("id")
+        if not isinstance(key, int | str) or key in found:
+            expected = "an id of its own for each image"
+            raise DatasetError(f"{data.path}, image {number}, id", key, expected, "Number them again.")
+        found[key] = None
+    return list(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,9 @@ def _lesion(row: Mapping[str, Any], size: ImageSize, categories: Mapping[Any, _C
 def _inside(box: PixelBox, size: ImageSize, item: str) -> PixelBox:
     clipped = box.clipped(size)
     if abs(clipped.area - box.area) > 1e-6 + 0.01 * (box.width + box.height) or (box.area > 0 and clipped.area == 0):
-        raise GeometryError(f"{item}, bbox", box, f"a box inside {size.width}×{size.height}", "Correct the box.")
+        edges = (box.x_min, box.y_min, box.x_max, box.y_max)
+        expected = f"left, top, right and bottom inside {size.width}×{size.height} pixels"
+        raise GeometryError(f"{item}, bbox", edges, expected, "Correct the box.")
     return clipped
 
 
@@ -208,8 +213,10 @@ def sniff(source: Path) -> bool:
             head = stream.read(4096)
     except (DatasetError, OSError):
         return False
-    return head.lstrip()[:1] == b"{" and any(
-        b'"%s"' % key in head for key in (b"categories", b"images", b"annotations")
+    return (
+        head.lstrip()[:1] == b"{"
+        and b'"source-ref"' not in head
+        and any(b'"%s"' % key in head for key in (b"categories", b"images", b"annotations"))
     )
 
 

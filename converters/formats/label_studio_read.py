@@ -60,11 +60,20 @@ def read(source: Path, settings: ReadSettings) -> ReadResult:
     folder = ImageFolder.scan(settings.images) if settings.images else None
     reader = Source(path, settings, folder)
     file = path.name
+    numbers: set[object] = set()
     for task in read_elements(path):
+        number = task.get("id")
+        if type(number) is int:
+            if number in numbers:
+                expected = "an id of its own for each task"
+                error = AnnotationError(f"{file}, task {number}", number, expected, "Export the project again.")
+                yield refused(error)
+                continue
+            numbers.add(number)
         if (plain := plain_item(task, reader)) is not None:
             yield plain
             continue
-        name = f"{file}, task {task.get('id')}"
+        name = f"{file}, task {number}"
         try:
             yield any_item(task, name, reader)
         except ConversionError as error:

@@ -184,6 +184,43 @@ def run(*arguments: object) -> Any:
     return RUN.invoke(app, [str(argument) for argument in arguments])
 
 
+MANIFEST = (
+    '{"source-ref":"s3://b/a.jpg","boxes":{"image_size":[{"width":200,"height":100,"depth":3}],"annotations":'
+    '[{"class_id":4,"left":1,"top":2,"width":30,"height":20}]},"boxes-metadata":{"class-map":{"4":"mel"},'
+    '"type":"groundtruth/object-detection","objects":[{"confidence":1}]}}\n'
+)
+
+
+def test_a_manifest_line_that_is_not_json_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.manifest"
+    path.write_text(MANIFEST + "not json\n")
+    done = run("convert", path, tmp_path / "out", "--to", "yolo")
+    assert done.exit_code == 1 and "boxes.manifest, line 2" in done.stderr and not (tmp_path / "out").exists()
+
+
+ROW = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0, "segmentation": []}
+DAMAGES = {
+    "image 2, id: got 1; expected an id of its own": {"images": [1, 1]},
+    "annotation id: got 1; expected an id of its own": {"annotations": [ROW, ROW]},
+    "annotation 1, bbox: got (190.0, 2.0, 220.0, 6.0); expected left, top, right and bottom inside 200×100 pixels": {
+        "annotations": [{**ROW, "bbox": [190, 2, 30, 4]}]
+    },
+    "got 9; expected a category of the file": {"annotations": [{**ROW, "category_id": 9}]},
+}
+
+
+@pytest.mark.parametrize("said", DAMAGES)
+def test_a_damaged_coco_file_is_refused_with_file_item_value_and_cure(tmp_path: Path, said: str) -> None:
+    damage = {"images": [1], "annotations": [ROW], **DAMAGES[said]}
+    images = [{"id": n, "file_name": f"{k}.jpg", "width": 200, "height": 100} for k, n in enumerate(damage["images"])]
+    categories = [{"id": 1, "name": "mel"}]
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"images": images, "annotations": damage["annotations"], "categories": categories}))
+    done = run("convert", path, tmp_path / "out", "--to", "yolo")
+    assert done.exit_code == 1 and "instances.json" in done.stderr and said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_converts_sniffs_reports_and_inspects(tmp_path: Path) -> None:
     path = an_export(tmp_path, a_task(an_annotation(a_region())))
     done = run("convert", path, tmp_path / "coco", "--to", "coco", "--report", tmp_path / "r.json", "--json")
@@ -249,6 +286,9 @@ def test_a_dataset_goes_to_s3_and_comes_back(tmp_path: Path, monkeypatch: pytest
     assert json.loads(back.stdout)["classes"] == {"mel": 1}
     again = run("convert", path, "s3://derm/sets/coco", "--to", "coco")
     assert again.exit_code == 1 and "finished export" in again.stderr
+    boto3.client("s3").put_object(Bucket="derm", Key="sets/yolo/labels/old.txt", Body=b"left by a killed run")
+    mixed = run("convert", path, "s3://derm/sets/yolo", "--to", "yolo")
+    assert mixed.exit_code == 1 and "1 other objects, such as sets/yolo/labels/old.txt" in mixed.stderr
     for address in ("s3://derm/nothing", "s3://nobody/x", "s3://derm"):
         assert run("dataset", "inspect", address).exit_code == 1
     assert not storage.is_remote("folder")

@@ -210,7 +210,7 @@ def test_a_malformed_task_is_named(tmp_path: Path, task: dict[str, Any]) -> None
 
 def test_one_image_in_two_tasks_is_refused(tmp_path: Path) -> None:
     path = an_export(tmp_path, a_task(an_annotation(a_region())), a_task(an_annotation(a_region())))
-    with pytest.raises(LossError, match="same image came before"):
+    with pytest.raises(LossError, match=r"export\.json, .*expected each image once"):
         to("yolo", path, tmp_path / "ours")
 
 
@@ -313,3 +313,11 @@ def mutated(whole: bytes, generator: random.Random) -> bytes:
 
 def test_the_taxonomy_resolves_names_and_codes_alike(tmp_path: Path) -> None:
     assert only(tmp_path, a_region("mel")).lesions[0].diagnosis == TAXONOMY.resolve("Melanoma").code
+
+
+def test_two_tasks_of_one_number_are_refused_by_file_and_number(tmp_path: Path) -> None:
+    tasks = [a_task(an_annotation(a_region()), image=f"s3://derm/{name}.jpg") for name in ("a", "b")]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    items, (entry,) = read(tmp_path / "export.json")
+    assert (len(items), entry.kind, entry.item) == (1, Kind.REFUSED, "export.json, task 1")
+    assert entry.reason == "expected an id of its own for each task. Export the project again."
