@@ -6,11 +6,12 @@ from pathlib import Path
 
 import typer
 
-app = typer.Typer(help="Read very many pictures in shards.", no_args_is_help=True)
+app = typer.Typer(help="Read, convert or measure on very many pictures in shards.", no_args_is_help=True)
 
 HOME = typer.Option(None, help="Folder of the server's state (DERMLOOP_HOME).")
 AS_JSON = typer.Option(False, "--json", help="Print one JSON object instead of text.")
 NAME = typer.Argument(..., help="Name of the run.")
+QUEUE = typer.Option(False, "--queue", help="Put what is missing on the job queue; the same command joins it later.")
 
 
 @app.command()
@@ -34,7 +35,7 @@ def run(
     home: Path | None = HOME,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Read all shards that are not done, here and now; interrupted, it goes on where it stopped."""
+    """Work off all shards that are not done, here and now; interrupted, it goes on where it stopped."""
     from dermloop.bulk import commands
 
     commands.run(home, name, retry_failed, as_json)
@@ -50,7 +51,7 @@ def submit(name: str = NAME, home: Path | None = HOME, as_json: bool = AS_JSON) 
 
 @app.command()
 def work(home: Path | None = HOME) -> None:
-    """Read shards from the job queue until interrupted; several machines may do so on one queue and one home."""
+    """Work off shards from the job queue until interrupted; several machines may do so on one queue and one home."""
     from dermloop.bulk import commands
 
     commands.work(home)
@@ -70,3 +71,61 @@ def push(name: str = NAME, home: Path | None = HOME, as_json: bool = AS_JSON) ->
     from dermloop.bulk import commands
 
     commands.push(home, name, as_json)
+
+
+@app.command()
+def convert(
+    source: Path = typer.Argument(..., help="File or folder to read."),
+    target: Path = typer.Argument(..., help="New folder to write."),
+    writer: str = typer.Option(..., "--to", help="Format to write; `dermloop dataset formats` lists them."),
+    reader: str | None = typer.Option(None, "--from", help="Format of the source; found out when left out."),
+    taxonomy: Path | None = typer.Option(None, help="TOML file of classes; the shipped seven by default."),
+    images: Path | None = typer.Option(None, help="Folder of the images that the source names."),
+    split: str | None = typer.Option(None, help="Shares such as 70/15/15 for images that have no split."),
+    seed: int = typer.Option(0, help="Order in which patients are dealt into splits."),
+    truth_policy: Path | None = typer.Option(None, help="TOML file: whose answers count for how much."),
+    image_key: str | None = typer.Option(None, help="Key of the image address in Label Studio's task data."),
+    prefix: str = typer.Option("", help="Goes before image paths in formats that hold addresses."),
+    content_names: bool = typer.Option(False, help="Name images by content; original names are left out."),
+    allow_loss: bool = typer.Option(False, help="Go on where labels are lost or refused; the list is kept."),
+    read_back: bool = typer.Option(True, help="Read the target back and compare every label."),
+    report: Path | None = typer.Option(None, help="Write the whole report to this JSON file."),
+    shards: int = typer.Option(16, min=1, help="How many pieces of work."),
+    processes: int = typer.Option(1, min=1, help="How many shards at a time, here."),
+    queue: bool = QUEUE,
+    home: Path | None = HOME,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Convert a dataset in shards to what `dermloop convert` writes; interrupted, the same command goes on."""
+    from dataclasses import replace
+
+    from converters import taxonomy as taxonomies
+    from converters.cli import request_of, split_policy
+    from converters.formats.contract import WriteSettings
+    from converters.naming import Names
+    from dermloop.bulk import commands
+
+    classes = taxonomies.read(taxonomy)
+    folder = images.absolute() if images else None
+    settings = WriteSettings(classes, prefix=prefix)
+    request = request_of(source.absolute(), target, reader, writer, classes, folder, truth_policy, image_key, settings)
+    names = Names.CONTENT if content_names else Names.ORIGINAL
+    request = replace(request, split=split_policy(split, seed), names=names, allow_loss=allow_loss, read_back=read_back)
+    commands.convert(home, request, shards, processes, queue, report, as_json)
+
+
+@app.command()
+def evaluate(
+    model: str = typer.Argument("champion", help="Model version, or `champion`."),
+    dataset: str = typer.Option("", help="Frozen dataset: folder or first digits; the newest by default."),
+    split: str = typer.Option("test", help="train, val or test."),
+    config: str = typer.Option("full", help="TOML file, or a recipe."),
+    shards: int = typer.Option(16, min=1, help="How many pieces of work."),
+    queue: bool = QUEUE,
+    home: Path | None = HOME,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Measure a bundle in shards, as `dermloop evaluate` does; figures are reckoned once, over all answers."""
+    from dermloop.bulk import commands
+
+    commands.evaluate(home, model, dataset, split, config, shards, queue, as_json)

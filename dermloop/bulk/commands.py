@@ -11,9 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dermloop.bulk import sources
+from converters.cli import tell_report
+from converters.convert import LossError, Request
+from converters.dataset import Split
+from dermloop.bulk import conversion, sources
 from dermloop.bulk import work as working
-from dermloop.bulk.plan import load_plan, make_plan, progress
+from dermloop.bulk.plan import Plan, load_plan, make_plan, progress
 from dermloop.bulk.pushing import push as push_readings
 from dermloop.console import Steps
 from dermloop.errors import BulkError
@@ -52,7 +55,7 @@ def run(home: Path | None, name: str, retry_failed: bool, as_json: bool) -> None
     with _steps() as steps, working.reader(settings) as own:
         for number, shard in enumerate(pending, start=1):
             what = f"Shard {number} of {len(pending)}:"
-            own.read(found, shard, lambda done, total, what=what: steps.progress(what, done, total))  # type: ignore[misc]
+            own.do(found, shard, lambda done, total, what=what: steps.progress(what, done, total))  # type: ignore[misc]
     status(home, name, as_json)
 
 
@@ -84,6 +87,60 @@ def push(home: Path | None, name: str, as_json: bool) -> None:
         found = load_plan(settings.home, name)
         count = push_readings(found, client, lambda done, total: steps.progress("Storing", done, total))
     _print(as_json, {"stored": count}, f"{count} predictions stored in Label Studio.")
+
+
+def convert(
+    home: Path | None, request: Request, shards: int, processes: int, queued: bool, report: Path | None, as_json: bool
+) -> None:
+    """Converts in shards and joins them, or puts on the queue what is missing."""
+    settings = _settings(home)
+    found = conversion.plan(settings.home, request, shards)
+    if queued and found.pending():
+        _queue(settings, found, as_json)
+        return
+    with _steps() as steps:
+        if found.pending():
+            working.beside(settings.home, found, processes, lambda done, total: steps.progress("Shards", done, total))
+        try:
+            joined = conversion.join(
+                found, request, lambda stage, count: steps.progress(f"Joining: {stage}", count, found.items)
+            )
+        except LossError as error:
+            tell_report(error.report, report, as_json)
+            raise
+    tell_report(joined, report, as_json)
+
+
+def evaluate(
+    home: Path | None, model: str, dataset: str, split: str, config: str, shards: int, queued: bool, as_json: bool
+) -> None:
+    """Measures a bundle in shards, or puts on the queue what is missing."""
+    from dermloop.bulk import evaluation
+    from training import registry
+    from training.cli import evaluate as shown
+    from training.command_options import named_config, named_version
+
+    settings = _settings(home)
+    bundle = registry.load_bundle(settings.home / "models", model)
+    version, part = named_version(settings.home, dataset), Split(split)
+    if registry.load_report(bundle, part, version.split_digest(part)) is None:
+        found = evaluation.plan(settings.home, bundle, version, part, shards)
+        if queued and found.pending():
+            _queue(settings, found, as_json)
+            return
+        with _steps() as steps:
+            for shard in found.pending():
+                what = f"Shard {shard + 1} of {found.shards}:"
+                evaluation.run_shard(found, shard, lambda done, total, what=what: steps.progress(what, done, total))  # type: ignore[misc]
+        evaluation.measure(found, bundle, version, named_config(config).evaluation)
+    shown(bundle.version, settings.home, str(version.root), split, config, as_json)
+
+
+def _queue(settings: Settings, found: Plan, as_json: bool) -> None:
+    with closing(working.open_queue(settings)) as queue:
+        count = working.submit(found, queue, getpass.getuser())
+    text = f"{count} shards of {found.name} are on the queue; the same command joins them when they are done."
+    _print(as_json, {"name": found.name, "submitted": count}, text)
 
 
 def _settings(home: Path | None) -> Settings:

@@ -1,4 +1,4 @@
-"""The plan of a run: which picture lies in which shard, for which model version, and which shards are done.
+"""The plan of a run: which picture lies in which shard, what is to be done with it, and which shards are done.
 
 A picture's shard follows from a digest of its name alone, so that the same source gives the same shards on any
 machine. A plan lies below `<home>/bulk/<name>/`: `plan.json`, `items/<shard>.jsonl`, `results/<shard>.jsonl`.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import orjson
 
@@ -22,6 +25,14 @@ FILE = "plan.json"
 _CONFIG = "label_config.xml"
 _ERROR = b'"error":'
 MOST_SHARDS = 10_000
+
+
+class Kind(StrEnum):
+    """What is done with the pictures of a run."""
+
+    READ = "read"
+    CONVERT = "convert"
+    EVALUATE = "evaluate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run as it was planned; `root` is its folder, `version` the model that reads every shard."""
+    """A run as it was planned; `root` is its folder, `version` the model that reads every shard, if one does."""
 
     root: Path
     name: str
@@ -51,6 +62,7 @@ class Plan:
     shards: int
     items: int
     project: int | None = None
+    kind: Kind = Kind.READ
 
     def items_file(self, shard: int) -> Path:
         """Where the items of a shard are listed."""
@@ -103,9 +115,19 @@ def shard_of(name: str, shards: int) -> int:
 
 
 def make_plan(
-    home: Path, name: str, version: str, items: Iterable[Item], shards: int, project: Project | None = None
+    home: Path,
+    name: str,
+    version: str,
+    items: Iterable[Item],
+    shards: int,
+    project: Project | None = None,
+    kind: Kind = Kind.READ,
+    files: Mapping[str, Path] = MappingProxyType({}),
 ) -> Plan:
-    """A new plan on disk, whole or not at all; raises BulkError for a taken name, no items, or an item named twice."""
+    """A new plan on disk, whole or not at all; raises BulkError for a taken name, no items, or an item named twice.
+
+    `files` are moved into the run's folder under their names.
+    """
     _require_name(name)
     root = home / "bulk" / name
     if root.exists():
@@ -121,7 +143,9 @@ def make_plan(
         number = project.id if project else None
         if project is not None:
             (draft / _CONFIG).write_text(project.label_config, encoding="utf-8")
-        row = {"name": name, "version": version, "shards": shards, "items": count, "project": number}
+        for own, file in files.items():
+            file.replace(draft / own)
+        row = {"name": name, "version": version, "shards": shards, "items": count, "project": number, "kind": kind}
         (draft / FILE).write_bytes(orjson.dumps(row, option=orjson.OPT_INDENT_2))
         draft.rename(root)
     finally:
@@ -133,10 +157,30 @@ def load_plan(home: Path, name: str) -> Plan:
     """The plan of a run; raises BulkError where there is none."""
     root = home / "bulk" / name
     try:
-        return Plan(root, **orjson.loads((root / FILE).read_bytes()))
-    except (OSError, orjson.JSONDecodeError, TypeError) as error:
+        row = orjson.loads((root / FILE).read_bytes())
+        return Plan(root, **{**row, "kind": Kind(row.get("kind", Kind.READ))})
+    except (OSError, orjson.JSONDecodeError, TypeError, ValueError, AttributeError) as error:
         known = ", ".join(sorted(path.parent.name for path in root.parent.glob(f"*/{FILE}"))) or "none yet"
         raise BulkError(f"run {name}", type(error).__name__, f"one of: {known}", "Plan it first.") from error
+
+
+def write_results(plan: Plan, shard: int, rows: Iterable[Mapping[str, object]]) -> None:
+    """Marks a shard as done: a line for each picture, all of them or none."""
+    target = plan.results_file(shard)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    with draft.open("wb") as stream:
+        stream.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    draft.replace(target)
+
+
+def read_results(plan: Plan) -> Iterator[dict[str, Any]]:
+    """The lines of all shards; raises BulkError while some are not done."""
+    if pending := plan.pending():
+        raise BulkError(f"run {plan.name}", f"{len(pending)} shards to do", "none", "Run the same command again.")
+    for shard in range(plan.shards):
+        with plan.results_file(shard).open("rb") as stream:
+            yield from map(orjson.loads, stream)
 
 
 def progress(plan: Plan) -> Progress:
