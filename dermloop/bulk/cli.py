@@ -75,8 +75,8 @@ def push(name: str = NAME, home: Path | None = HOME, as_json: bool = AS_JSON) ->
 
 @app.command()
 def convert(
-    source: Path = typer.Argument(..., help="File or folder to read."),
-    target: Path = typer.Argument(..., help="New folder to write."),
+    source: str = typer.Argument(..., help="File or folder to read."),
+    target: str = typer.Argument(..., help="New folder to write."),
     writer: str = typer.Option(..., "--to", help="Format to write; `dermloop dataset formats` lists them."),
     reader: str | None = typer.Option(None, "--from", help="Format of the source; found out when left out."),
     taxonomy: Path | None = typer.Option(None, help="TOML file of classes; the shipped seven by default."),
@@ -104,11 +104,14 @@ def convert(
     from converters.formats.contract import WriteSettings
     from converters.naming import Names
     from dermloop.bulk import commands
+    from dermloop.bulk.sources import local
 
     classes = taxonomies.read(taxonomy)
     folder = images.absolute() if images else None
     settings = WriteSettings(classes, prefix=prefix)
-    request = request_of(source.absolute(), target, reader, writer, classes, folder, truth_policy, image_key, settings)
+    request = request_of(
+        local(source), local(target), reader, writer, classes, folder, truth_policy, image_key, settings
+    )
     names = Names.CONTENT if content_names else Names.ORIGINAL
     request = replace(request, split=split_policy(split, seed), names=names, allow_loss=allow_loss, read_back=read_back)
     commands.convert(home, request, shards, processes, queue, report, as_json)

@@ -230,6 +230,8 @@ def test_what_cannot_be_joined_is_one_sentence(source: Path, tmp_path: Path) -> 
     for writer, (target, sentence) in wrong.items():
         with pytest.raises(BulkError, match=sentence):
             run("bulk", "convert", str(source), str(target), "--to", writer, "--home", str(tmp_path / "home"))
+    with pytest.raises(BulkError, match="expected a path that every worker reaches"):
+        run("bulk", "convert", str(source), "s3://bucket/there", "--to", "yolo", "--home", str(tmp_path / "home"))
     assert not (tmp_path / "home" / "bulk").exists()
 
 
