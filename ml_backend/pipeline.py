@@ -82,7 +82,7 @@ class Pipeline:
 
         Raises BundleError where onnxruntime cannot load a graph.
         """
-        detector = Graph(bundle.detector_path, threads) if bundle.detector else None
+        detector = Graph(bundle.detector_path, threads, side_by_side=True) if bundle.detector else None
         classifier = Graph(bundle.classifier_path, threads) if bundle.classifier else None
         return cls(bundle, detector, classifier)
 
@@ -187,11 +187,10 @@ class Pipeline:
         found: list[list[Detection]] = []
         doubts: list[float] = []
         for part in _parts(prepared, DETECTOR_BATCH):
-            squares = [one.square for one in part if one.square is not None]
-            outputs = graph.run(preprocessing.detector_input(squares), first="output0")
-            for number, one in enumerate(part):
-                candidates = _candidates(outputs[0][number], spec)
-                prototypes = outputs[1][number] if spec.task is DetectorTask.SEGMENT else None
+            squares = [preprocessing.detector_input([one.square]) for one in part if one.square is not None]
+            for one, outputs in zip(part, graph.run_each(squares, first="output0"), strict=True):
+                candidates = _candidates(outputs[0][0], spec)
+                prototypes = outputs[1][0] if spec.task is DetectorTask.SEGMENT else None
                 found.append(_kept(candidates, spec, one, prototypes, outlined or spec))
                 doubts.append(_doubt(candidates, spec.score_threshold))
         return found, doubts

@@ -41,8 +41,9 @@ def test_a_lesion_is_found_read_and_told_in_original_pixels(tmp_path: Path) -> N
     assert [name for name, _ in lesion.probabilities] == [d.name for d in pipeline.bundle.taxonomy.diagnoses]
 
 
-def test_a_batch_gives_each_picture_what_it_gets_alone(tmp_path: Path) -> None:
-    pipeline = Pipeline.open(bundle(tmp_path))
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_batch_gives_each_picture_what_it_gets_alone(tmp_path: Path, threads: int) -> None:
+    pipeline = Pipeline.open(bundle(tmp_path), threads)
     contents = [encoded(pixels(120 + 8 * n, 100, ((10 + n, 20, 40, 50), (80, 10, 100 + n, 60)))) for n in range(11)]
     contents.insert(5, encoded(pixels(patches=())))
     together = predict(pipeline, *contents)
