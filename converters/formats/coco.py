@@ -163,17 +163,20 @@ _PLAIN = {"finding": "lesions", "level": "technician"}
 def _annotation_row(
     lesion: Lesion, size: ImageSize, number: int, image: int, categories: _Categories
 ) -> dict[str, Any]:
-    shape, box = lesion.shape, lesion.box.clipped(size)
+    shape, diagnosis, box = lesion.shape, lesion.diagnosis, lesion.box
     x0, y0, x1, y1 = box.x_min, box.y_min, box.x_max, box.y_max
+    if x0 < 0 or y0 < 0 or x1 > size.width or y1 > size.height:
+        box = box.clipped(size)
+        x0, y0, x1, y1 = box.x_min, box.y_min, box.x_max, box.y_max
     width, height = x1 - x0, y1 - y0
     row: dict[str, Any] = {
         "id": number,
         "image_id": image,
-        "category_id": _OPEN[lesion.severity] if lesion.diagnosis is None else categories.named[lesion.diagnosis],
-        "bbox": [x0, y0, width, height],
+        "category_id": _OPEN[lesion.severity] if diagnosis is None else categories.named[diagnosis],
+        "bbox": (x0, y0, width, height),
         "area": width * height if shape is None else _area(shape, box, size),
         "iscrowd": 1 if lesion.attributes and CROWD in lesion.attributes else 0,
-        "segmentation": [[x0, y0, x1, y0, x1, y1, x0, y1]] if shape is None else encode_segmentation(shape, size),
+        "segmentation": ((x0, y0, x1, y0, x1, y1, x0, y1),) if shape is None else encode_segmentation(shape, size),
     }
     if lesion.score is not None:
         row["score"] = lesion.score

@@ -43,6 +43,7 @@ def _boxes(
         return None
     lesions = []
     ids = set()
+    new_box, new_lesion, origins, known = _box, _lesion, ORIGINS, _KEYS.issuperset
     for row in result:
         value, region_id = row["value"], row["id"]
         labels = value["rectanglelabels"]
@@ -55,12 +56,12 @@ def _boxes(
             or row["original_height"] != high
             or type(region_id) is not str
             or value.get("rotation")
-            or not _KEYS.issuperset(row)
+            or not known(row)
             or len(labels) != 1
         ):
             return None
         code, severity = words[labels[0]]
         ids.add(region_id)
-        origin = ORIGINS[row.get("origin")]
-        lesions.append(_lesion(_box(x0, y0, x1, y1), code, severity, None, None, (), region_id, origin))
+        box = new_box(x0, y0, x1, y1)
+        lesions.append(new_lesion(box, code, severity, None, None, (), region_id, origins[row.get("origin")]))
     return (tuple(lesions), image_size(wide, high)) if len(ids) == len(lesions) else None
