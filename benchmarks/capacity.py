@@ -1,9 +1,9 @@
 """What a million images and five hundred readers ask of a server, reckoned from what one image costs.
 
 `python benchmarks/capacity.py measure` prints a JSON object a line, `{"bench", "ours", "unit", "note"}`: processor time
-where it can be had, since that hardly depends on what else the machine does. `python benchmarks/capacity.py page FILE`
-prints docs/capacity.md from such lines. Needs PostgreSQL's programs and a home with a
-champion (`make bench NAME=serve`).
+where it can be had, since that hardly depends on what else the machine does; `measure convert` prints those of a
+conversion alone. `python benchmarks/capacity.py page FILE` prints docs/capacity.md from such lines. Needs PostgreSQL's
+programs and a home with a champion (`make bench NAME=serve`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 HOME = Path(os.environ.get("DERMLOOP_HOME", ".dermloop")) / "bench" / "serve" / "both"
-PICTURES, REVIEWED, WAITING = 8, 100, 500
+PICTURES, REVIEWED, WAITING, CONVERTED = 8, 100, 500, 800
 
 IMAGES, READERS = 1_000_000, 500
 SECONDS_AN_ANSWER, HOURS_A_DAY, ANSWERS_AN_IMAGE, BYTES_AN_IMAGE = 30, 6, 2.4, 1_500_000
@@ -32,6 +32,7 @@ def measure() -> None:
     """Prints every figure that the page is reckoned from."""
     _predictions()
     _ingest()
+    _conversion()
     from builders_postgresql import postgresql
 
     place = tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)
@@ -62,6 +63,43 @@ def _ingest() -> None:
     contents = [(path.read_bytes(), path.name) for path in files]
     cpu, _ = _spent(lambda: [clean(content, name) for content, name in contents])
     _line("capacity.ingest", cpu / len(files), "processor s/image", "1024×768 JPEG without a turn")
+
+
+def _conversion() -> None:
+    from converters import taxonomy
+    from converters.convert import Request
+    from converters.formats.contract import ReadSettings, WriteSettings
+    from converters.formats.table import find
+    from converters.splits import SplitPolicy
+    from dermloop.bulk import conversion
+
+    known = taxonomy.read()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        _drawn(root / "source", known.codes)
+        read, write = ReadSettings(known), WriteSettings(known)
+        request = Request(root / "source", root / "out", find("yolo"), find("coco"), read, write, SplitPolicy())
+        planned, _ = _spent(lambda: conversion.plan(root / "home", request, 8))
+        plan = conversion.plan(root / "home", request, 8)
+        cpu, _ = _spent(lambda: [conversion.run_shard(plan, shard, lambda *_: None) for shard in plan.pending()])
+        joined, _ = _spent(lambda: conversion.join(plan, request, lambda *_: None))
+    _line(
+        "capacity.convert_shards", cpu / CONVERTED, "processor s/image", "smooth 1024×768 JPEG from YOLO, in 8 shards"
+    )
+    note = "planned with a split by near-duplicates, then joined into COCO and read back: one process"
+    _line("capacity.convert_once", (planned + joined) / CONVERTED, "processor s/image", note)
+
+
+def _drawn(root: Path, codes: tuple[str, ...]) -> None:
+    """A YOLO dataset of different coloured noise."""
+    from builders_converters import picture
+
+    for name in ("images/train", "labels/train"):
+        (root / name).mkdir(parents=True)
+    for number in range(CONVERTED):
+        (root / f"images/train/{number}.jpg").write_bytes(picture(1024, 768, number, quality=92))
+        (root / f"labels/train/{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (root / "data.yaml").write_text(f"train: images/train\nnames: [{', '.join(codes)}]\n")
 
 
 def _review(database: str, queue: str) -> None:
@@ -202,6 +240,14 @@ def _parts(f: dict[str, float]) -> Iterator[Part]:
         "several `dermloop ingest` on parts of the folder",
     )
     yield Part(
+        "Converting",
+        f"{IMAGES:,} pictures, split by patient and near-duplicate",
+        f"{3600 / f['convert_shards']:,.0f} an hour on one processor, after one process has planned",
+        f"{IMAGES * f['convert_shards'] / 3600:.1f} processor hours in shards, "
+        f"{IMAGES * f['convert_once'] / 3600:.1f} h of one process before and after",
+        "`dermloop bulk convert`: more workers, until planning and joining are most of it",
+    )
+    yield Part(
         "Review database",
         f"{IMAGES:,} images with their audit log",
         f"{f['database']:.0f} kB an image",
@@ -268,6 +314,8 @@ def main() -> None:
     match sys.argv[1:]:
         case ["measure"]:
             measure()
+        case ["measure", "convert"]:
+            _conversion()
         case ["page", file]:
             print(page(Path(file).read_text(encoding="utf-8")), end="")
         case _:
