@@ -121,9 +121,10 @@ def crops(
 ) -> Crops:
     """The crops of all lesions of a split whose class is known, cut by the serving code, made once under `cache`.
 
-    They are cut at the true boxes, or at those of a `finder`'s detector where it found the lesion.
+    They are cut at the true boxes, or at those of a `finder`'s detector where it found the lesion; another bundle with
+    the same detector finds the same.
     """
-    where = finder.version if finder else ""
+    where = _detector_key(finder) if finder else ""
     key = hashlib.sha256(f"3|{version.digest}|{split}|{target}|{size}|{padding:.6f}{where}".encode()).hexdigest()[:16]
     path = cache / f"crops-{key}.npz"
     if not path.is_file():
@@ -181,6 +182,12 @@ def _cut(
     stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8)
     columns = np.array(shares, dtype=np.float32).reshape(len(labels), len(known.classes(target)))
     return Crops(stacked, np.array(labels, dtype=np.intp), tuple(image_ids), columns, unlabelled, tuple(sources))
+
+
+def _detector_key(finder: ModelBundle) -> str:
+    """What decides where a bundle's detector finds lesions: its graph, its spec, and the scale of its pictures."""
+    graph = hashlib.sha256(finder.detector_path.read_bytes()).hexdigest() if finder.detector else ""
+    return f"{graph}|{finder.detector}|{finder.working_side}"
 
 
 def _store(path: Path, found: Crops) -> None:

@@ -150,3 +150,17 @@ def test_crops_are_cut_where_a_served_detector_finds_the_lesion_and_at_the_true_
         for lesion, box in zip(item.truth.lesions, boxes.get(item.record.image_id, ()), strict=True):
             assert lesion.box.iou(box) > 0.9
     assert len(list((tmp_path / "cache").glob("crops-*.npz"))) == 3
+
+
+def test_crops_stay_where_only_the_classifier_beside_the_detector_changes(tmp_path: Path) -> None:
+    version, cache = served_version(tmp_path), tmp_path / "cache"
+    options = {"size": 32, "padding": 0.15, "cache": cache}
+    first, other = bundle(tmp_path), bundle(tmp_path, operating_point=0.4)
+    assert first.version != other.version
+    for finder in (first, other):
+        datasets.crops(version, Split.TEST, Target.SEVERITY, finder=finder, **options)
+    assert len(list(cache.glob("crops-*.npz"))) == 1
+    assert first.detector
+    bolder = replace(first, detector=replace(first.detector, score_threshold=0.5))
+    datasets.crops(version, Split.TEST, Target.SEVERITY, finder=bolder, **options)
+    assert len(list(cache.glob("crops-*.npz"))) == 2
