@@ -15,7 +15,7 @@ from typing import IO, Any
 import orjson
 
 from converters import manifest
-from converters.annotation import Lesion, Origin
+from converters.annotation import Lesion, Origin, Shape
 from converters.formats.coco_masks import encode_segmentation
 from converters.formats.coco_read import CROWD, EXTRA, read, sniff
 from converters.formats.contract import (
@@ -182,14 +182,14 @@ def _annotation_row(
         row["score"] = lesion.score
     if lesion.keypoints and categories.keypoints:
         row["keypoints"], row["num_keypoints"] = _keypoints(lesion, categories.keypoints), len(lesion.keypoints)
-    if extra := _extra(lesion):
+    if extra := _extra(lesion, shape):
         row[EXTRA] = extra
     return row
 
 
-def _extra(lesion: Lesion) -> dict[str, Any]:
+def _extra(lesion: Lesion, shape: Shape | None) -> dict[str, Any]:
     """What COCO has no word for; nothing for an outline without any."""
-    extra: dict[str, Any] = {"box": True} if lesion.shape is None else {}
+    extra: dict[str, Any] = {"box": True} if shape is None else {}
     if lesion.region_id is not None:
         extra["region_id"] = lesion.region_id
     if lesion.origin is not _MANUAL:
@@ -198,8 +198,8 @@ def _extra(lesion: Lesion) -> dict[str, Any]:
         extra["probabilities"] = lesion.probabilities
     if lesion.attributes:
         extra["attributes"] = lesion.attributes
-    if isinstance(lesion.shape, RotatedBox):
-        extra["turned"] = lesion.shape.angle
+    if isinstance(shape, RotatedBox):
+        extra["turned"] = shape.angle
     return extra
 
 

@@ -16,7 +16,7 @@ _BLOCK = 1 << 18
 _STRUCTURE = np.zeros(256, dtype=np.int8)
 for _byte, _step in ((b"{", 1), (b"[", 1), (b"}", -1), (b"]", -1), (b'"', 2)):
     _STRUCTURE[_byte[0]] = _step
-_BRACES = bytes(byte in b"{}" for byte in range(256))
+_OPEN, _CLOSE = b"{}"
 _SPACE = b" \t\r\n"
 
 
@@ -80,12 +80,17 @@ def _guessed(buffer: bytes, in_array: bool, first: bool) -> Iterator[tuple[dict[
 
 
 def _brace_pairs(buffer: bytes) -> list[tuple[int, int]]:
-    """Start and end of what lies between outermost braces, texts not looked at."""
-    places = np.flatnonzero(np.frombuffer(buffer.translate(_BRACES), dtype=np.bool_))
-    depth = np.cumsum(_STRUCTURE[np.frombuffer(buffer, dtype=np.uint8)[places]], dtype=np.int32)
-    closing = np.flatnonzero(depth == 0)
-    starts = places[np.concatenate(([0], closing[:-1] + 1))] if closing.size else closing
-    return _pairs(starts, places[closing] + 1)
+    """Start and end of what lies between outermost braces, texts not looked at.
+
+    A brace closes the outermost one where as many were opened before it as it is the closing one, and no more.
+    """
+    content = np.frombuffer(buffer, dtype=np.uint8)
+    opened, closed = np.flatnonzero(content == _OPEN), np.flatnonzero(content == _CLOSE)
+    count = min(len(opened), len(closed))
+    following = np.append(opened[1:], len(buffer))[:count]
+    outermost = np.flatnonzero((opened[:count] < closed[:count]) & (following > closed[:count]))
+    starts = opened[np.concatenate(([0], outermost[:-1] + 1))] if outermost.size else outermost
+    return _pairs(starts, closed[outermost] + 1)
 
 
 def _bounds(buffer: bytes) -> list[tuple[int, int]]:
