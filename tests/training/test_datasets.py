@@ -18,7 +18,6 @@ from converters.geometry import PixelBox
 from converters.taxonomy import Target
 from training import datasets
 from training.errors import DataError
-from training.found_boxes import found_boxes
 
 
 def labels(folder: Path, split: Split) -> list[str]:
@@ -145,7 +144,7 @@ def test_crops_are_cut_where_a_served_detector_finds_the_lesion_and_at_the_true_
     assert np.array_equal(missed.pixels, plain.pixels)
     found = datasets.crops(version, Split.TEST, Target.SEVERITY, finder=finder, **options)
     assert (found.image_ids, found.labels.tolist()) == (plain.image_ids, plain.labels.tolist())
-    boxes = found_boxes(version, Split.TEST, finder)
+    boxes = datasets.found_boxes(version, Split.TEST, finder)
     for item in version.dataset.only(Split.TEST):
         for lesion, box in zip(item.truth.lesions, boxes.get(item.record.image_id, ()), strict=True):
             assert lesion.box.iou(box) > 0.9
