@@ -28,11 +28,10 @@ from training.runs import Run
 
 CHECKPOINT = "classifier.weights.h5"
 GRAPH = "classifier.onnx"
-_OUTPUTS = ("logits", "cam")
 VALIDATION = ("balanced_accuracy", "accuracy", "top3", "auc", "loss")
 """Validation metrics of every epoch; any of them may pick the best checkpoint."""
-_GOLDEN = 16
-_BATCH = 64
+_OUTPUTS = ("logits", "cam")
+_GOLDEN, _BATCH = 16, 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
