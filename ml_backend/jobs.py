@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -31,7 +31,9 @@ from telemetry import request_id
 
 RETRAIN = "retrain"
 _log = logging.getLogger(__name__)
-_QUEUE = "dermloop"
+TRAININGS, SHARDS = QUEUES = ("dermloop", "dermloop-bulk")
+"""The queues of the house by name: a retraining never waits for shards of bulk work."""
+
 _ACTIVE = "active-"
 _JOB = "job-"
 _CANCEL = "cancel-"
@@ -39,6 +41,9 @@ _CLAIM = "claim-"
 _PULSE = "pulse-"
 LEASE_SECONDS = 30.0
 """So long a pulse may stand still before its job counts as left behind."""
+
+_HEALTH_CHECKS = ("NULL", "ping", "auth", "command|docs", "client|setinfo")
+"""Redis' words for the last command of a connection that only asks whether the store lives."""
 
 _AWAY = (RedisError, OSError)
 _REMOTE = ("redis://", "rediss://", "unix://")
@@ -135,7 +140,7 @@ class JobQueue:
         self._task = huey.task(name="run_job")(self._run)
 
     @classmethod
-    def open(cls, address: str | Path, name: str = _QUEUE, lease: float = LEASE_SECONDS) -> JobQueue:
+    def open(cls, address: str | Path, name: str = TRAININGS, lease: float = LEASE_SECONDS) -> JobQueue:
         """The queue of a name at a file (SQLite) or at a `redis://` address; nothing is connected to yet."""
         if str(address).startswith(_REMOTE):
             huey = RedisHuey(name, url=str(address), serializer=_JsonSerializer(), results=False)
@@ -171,13 +176,14 @@ class JobQueue:
         row = self._huey.get(_JOB + job_id, peek=True)
         if row is None:
             raise JobError("job", job_id, "the id of a known job", "List the jobs.")
-        return Job(**{**row, "state": JobState(row["state"])})
+        return decode_job(row)
 
     def jobs(self) -> tuple[Job, ...]:
         """All jobs on record, newest first; raises JobError where the store does not answer."""
         with _reached():
-            keys = [key.decode() if isinstance(key, bytes) else str(key) for key in self._huey.storage.result_items()]
-        found = [self.get(key.removeprefix(_JOB)) for key in keys if key.startswith(_JOB)]
+            rows = self._huey.storage.result_items()
+        read = self._huey.serializer.deserialize
+        found = [decode_job(read(row)) for key, row in rows.items() if _text(key).startswith(_JOB)]
         return tuple(sorted(found, key=lambda job: (job.created_at, job.id), reverse=True))
 
     def cancel(self, job_id: str) -> Job:
@@ -206,11 +212,14 @@ class JobQueue:
     def _put_back(self, job: Job) -> Job:
         detail = "asked for again after an interruption"
         again = replace(job, state=JobState.PENDING, detail=detail, attempt=job.attempt + 1)
-        self._save(again)
         self._huey.delete(_CLAIM + job.claim)
+        self._queue(again)
+        return again
+
+    def _queue(self, job: Job) -> None:
+        self._save(job)
         self._huey.put_if_empty(_active_key(job), job.id)
         self._task(job.id)
-        return again
 
     def _is_lost(self, job: Job) -> bool:
         pulse = self._huey.get(_PULSE + job.id, peek=True) or ["", 0]
@@ -219,9 +228,45 @@ class JobQueue:
             return True
         return self._watch.stands_still(job.id, f"{job.attempt} {job.state} {pulse}")
 
+    def kept(self) -> tuple[Job, ...]:
+        """All jobs on record, oldest first, as a backup keeps them: one that was asked to stop is over."""
+        return tuple(self._settled(job) for job in reversed(self.jobs()))
+
+    def _settled(self, job: Job) -> Job:
+        if job.state.final or not self._has(_CANCEL + job.id):
+            return job
+        return replace(job, state=JobState.CANCELLED, finished_at=_now(), detail="cancelled while it ran")
+
+    def take_in(self, jobs: Iterable[Job]) -> None:
+        """Puts these jobs in the place of all on record; what waited or ran waits again, in the order given.
+
+        No worker may be at the queue meanwhile (`others`). Raises JobError where the store does not answer.
+        """
+        with _reached():
+            self._huey.flush()
+            for job in jobs:
+                if job.state is JobState.RUNNING:
+                    self._put_back(job)
+                elif job.state is JobState.PENDING:
+                    self._queue(job)
+                else:
+                    self._save(job)
+
+    def others(self) -> int:
+        """How many other programs are connected to a shared store; 0 for a file, which does not know."""
+        if not self._shared:
+            return 0
+        with _reached():
+            store = self._huey.storage.conn
+            own = store.client_id()
+            found = [row for row in store.client_list() if int(row["id"]) != own]
+        return sum(row["cmd"] not in _HEALTH_CHECKS for row in found)
+
     def close(self) -> None:
         """Lets go of the store."""
         self._huey.storage.close()
+        if self._shared:  # huey leaves a server's connections to the garbage collector
+            self._huey.storage.pool.disconnect()
 
     def work_off(self) -> int:
         """The number of pending jobs done, one after another, in this process."""
@@ -348,6 +393,15 @@ def _reached() -> Iterator[None]:
         reason = str(error).splitlines()[0]
         cure = "Start Redis, or correct the address and the password in it."
         raise JobError("DERMLOOP_ML_JOBS_URL", reason, "a reachable queue", cure) from error
+
+
+def decode_job(row: Mapping[str, Any]) -> Job:
+    """The job of its fields, as the store and a backup keep them."""
+    return Job(**{**row, "state": JobState(row["state"])})
+
+
+def _text(key: bytes | str) -> str:
+    return key.decode() if isinstance(key, bytes) else key
 
 
 def _active_key(job: Job) -> str:

@@ -61,7 +61,7 @@ def a_full_home(folder: Path, images: int = 6, environment: dict[str, str] | Non
     with closing(sqlite3.connect(home.label_studio / "label_studio.sqlite3")) as studio, studio:
         studio.execute("CREATE TABLE task (id INTEGER PRIMARY KEY, data TEXT)")
         studio.executemany("INSERT INTO task (data) VALUES (?)", [(f"task {n}",) for n in range(images)])
-    queue = JobQueue.open(home.jobs_db)
+    queue = JobQueue.open(made.places.jobs)
     request_retrain(queue, "approved 20", "qa")
     queue.close()
     return made

@@ -36,13 +36,16 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Everything that has to be brought to safety; `buckets` is empty where the objects are safe elsewhere."""
+    """Everything that has to be brought to safety; `buckets` is empty where the objects are safe elsewhere.
+
+    `jobs` is the address of the job queue: a file, or a server's `redis://`.
+    """
 
     home: Home
     review: Database
     label_studio: Database
     label_studio_data: Path
-    jobs: Database | None
+    jobs: str
     models: Path | None = None
     buckets: tuple[str, ...] = ()
     s3_endpoint: str | None = None
@@ -50,7 +53,7 @@ class Places:
     @property
     def databases(self) -> tuple[Database, ...]:
         """In the order in which they are read: what Label Studio said later, the review takes in again by itself."""
-        return tuple(found for found in (self.review, self.label_studio, self.jobs) if found)
+        return (self.review, self.label_studio)
 
     @property
     def trees(self) -> tuple[tuple[str, Path], ...]:
@@ -66,13 +69,13 @@ class Places:
         data = Path(environment.get(f"{PREFIX}LABEL_STUDIO_DATA") or home.label_studio)
         own = environment.get(f"{PREFIX}LABEL_STUDIO_DATABASE") or f"{_SQLITE}{data / LABEL_STUDIO_FILE}"
         listed = environment.get(f"{PREFIX}BUCKETS", "")
-        queue, models = serving.jobs_address, serving.models_folder.absolute()
+        models = serving.models_folder.absolute()
         return cls(
             home=home,
             review=Database("review", review.database),
             label_studio=Database("label-studio", own),
             label_studio_data=data,
-            jobs=None if "://" in queue else Database("jobs", f"{_SQLITE}{Path(queue).absolute()}"),
+            jobs=serving.jobs_address,
             models=None if models.is_relative_to(home.root) else models,
             buckets=tuple(name.strip() for name in listed.split(",") if name.strip()),
             s3_endpoint=serving.s3_endpoint,

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermloop.backup import files, objects, postgresql
+from dermloop.backup import files, jobs, objects, postgresql
 from dermloop.backup.archive import Part, Reader
 from dermloop.backup.places import Database, Places
 from dermloop.backup.taking import AUDIT_HEAD
@@ -97,6 +97,7 @@ def _require_unused(places: Places) -> None:
     for database in places.databases:
         if database.file is None:
             postgresql.require_unused(database.url)
+    jobs.require_unused(places.jobs)
 
 
 def _require_empty(places: Places, reader: Reader) -> None:
@@ -108,6 +109,8 @@ def _require_empty(places: Places, reader: Reader) -> None:
     for database in places.databases:
         if database.file.exists() if database.file else not postgresql.is_empty(database.url):
             raise BackupError(f"database {database.name}", "is not empty", "an empty one", cure)
+    if jobs.read(places.jobs):
+        raise BackupError("job queue", "is not empty", "an empty one", cure)
     for bucket in places.buckets:
         if not objects.is_empty(places.s3_endpoint, bucket):
             raise BackupError(f"bucket {bucket}", "is not empty", "an empty one", cure)
@@ -133,18 +136,34 @@ def _give_back(places: Places, reader: Reader, say: Say) -> None:
         for part in (part for part in reader.manifest.parts if part.path == database.part):
             say(f"Giving back database {database.name}")
             _give_back_database(reader, part, database)
+    say("Giving back the job queue")
+    _give_back_jobs(places, reader)
 
 
 def _give_back_database(reader: Reader, part: Part, database: Database) -> None:
     if database.file is not None:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            _move_aside(database.file.with_name(database.file.name + suffix))
+        _move_database_aside(database.file)
         _write(reader, part, database.file)
         return
     with tempfile.TemporaryDirectory() as folder:
         dumped = Path(folder) / "dump"
         _write(reader, part, dumped)
         postgresql.give_back(database.url, dumped)
+
+
+def _give_back_jobs(places: Places, reader: Reader) -> None:
+    file = jobs.file_of(places.jobs)
+    if file is not None:
+        _move_database_aside(file)
+    jobs.give_back(reader, places.jobs, places.home.root / _ASIDE / jobs.PART)
+    if file is not None and os.geteuid() == 0:
+        owner = file.parent.stat()
+        os.chown(file, owner.st_uid, owner.st_gid)
+
+
+def _move_database_aside(file: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        _move_aside(file.with_name(file.name + suffix))
 
 
 def _write(reader: Reader, part: Part, target: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dermloop.backup import files, objects, postgresql, sqlite
+from dermloop.backup import files, jobs, objects, postgresql, sqlite
 from dermloop.backup.archive import MANIFEST, Manifest, Writer, writing
 from dermloop.backup.places import Database, Places
 from dermloop.errors import BackupError
@@ -47,6 +47,8 @@ def take(
     with writing(archive) as writer:
         for database in places.databases:
             _add_database(writer, database, facts, notes, say)
+        say("Reading the job queue")
+        jobs.add(writer, places.jobs)
         for name, root in places.trees:
             _add_tree(writer, name, root, places, notes, say)
         for bucket in places.buckets:
