@@ -14,12 +14,14 @@ from review_workflow import webhooks
 from review_workflow.background import Background
 from review_workflow.dashboard import add_dashboard
 from review_workflow.dashboard.login import Doorkeeper, LabelStudioDoorkeeper
+from review_workflow.door import note_refusal
 from review_workflow.errors import (
     AuditError,
     BusyError,
     ConflictError,
     LabelStudioError,
     ReviewError,
+    SecretError,
     StoreError,
     UnknownImageError,
     UnknownPersonError,
@@ -27,6 +29,7 @@ from review_workflow.errors import (
 )
 from review_workflow.metrics import ReviewMetrics
 from review_workflow.project_setup import SECRET_HEADER
+from review_workflow.refusals import RefusalBook, Refused
 from review_workflow.service import ReviewService, open_service
 from review_workflow.settings import ReviewSettings
 from telemetry import request_id, web
@@ -62,7 +65,7 @@ def create_app(
     app.extensions["background"] = background
     metrics = ReviewMetrics(service, bool(settings.public_url))
     web.observe(app, metrics.meter)
-    _add_error_handlers(app)
+    _add_error_handlers(app, service.refusals)
     _add_routes(app, service, background, settings, metrics)
     _add_metrics(app, background, settings, metrics)
     if session_secret := settings.session_secret.get_secret_value():
@@ -112,10 +115,16 @@ def _add_metrics(app: Flask, background: Background, settings: ReviewSettings, m
         return Response(metrics.page(bool(background.last_error)), content_type=CONTENT_TYPE)
 
 
-def _add_error_handlers(app: Flask) -> None:
+def _add_error_handlers(app: Flask, refusals: RefusalBook) -> None:
+    @app.errorhandler(SecretError)
+    def stranger(error: SecretError) -> _Answer:
+        note_refusal(refusals, Refused.SECRET)
+        return _failed(HTTPStatus.UNAUTHORIZED, str(error))
+
     @app.errorhandler(WebhookError)
-    def refused(error: WebhookError) -> _Answer:
-        return _failed(HTTPStatus.UNAUTHORIZED if "secret" in str(error.value) else HTTPStatus.BAD_REQUEST, str(error))
+    def malformed(error: WebhookError) -> _Answer:
+        note_refusal(refusals, Refused.MALFORMED)
+        return _failed(HTTPStatus.BAD_REQUEST, str(error))
 
     @app.errorhandler(ReviewError)
     def failed(error: ReviewError) -> _Answer:
@@ -123,6 +132,8 @@ def _add_error_handlers(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> _Answer:
+        if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            note_refusal(refusals, Refused.MALFORMED)
         return _failed(HTTPStatus(error.code or 500), error.description or error.name)
 
     @app.errorhandler(Exception)

@@ -52,6 +52,7 @@ class Background:
             cause, self._cause = self._cause, ""
             with request_id.bound(request_id.accepted(cause)):
                 try:
+                    self._service.refusals.flush()
                     if time.monotonic() >= full:
                         _tell("looked at everything", self._service.sync(full=True))
                         full = time.monotonic() + _FULL_SECONDS

@@ -194,6 +194,18 @@ def export(
         typer.echo(json.dumps(row, ensure_ascii=False))
 
 
+@app.command()
+def refusals(
+    limit: Annotated[int, typer.Option(min=1, help="How many rows, the newest first.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Show what was turned away at the door: wrong secrets, malformed webhooks, foreign projects, failed sign-ins."""
+    with _service() as service:
+        found = service.refusals.newest(limit)
+    lines = [f"{r.minute}  {r.count:7d} × {r.what} at {r.place}, {r.source}" for r in found]
+    _print(as_json, {"refusals": [asdict(row) for row in found]}, "\n".join(lines) or "Nothing was turned away.")
+
+
 @app.command("verify-audit")
 def verify_audit(
     anchor: Annotated[

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from converters.whole import write_whole
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = len(_PNG) + 25
@@ -56,6 +57,4 @@ def with_comment(image: bytes, comment: str) -> bytes | None:
 
 def _write(target: Path, content: bytes) -> None:
     if not target.is_file():
-        part = target.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(content)
-        part.replace(target)
+        write_whole(target, content)

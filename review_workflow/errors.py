@@ -45,6 +45,10 @@ class WebhookError(ReviewError):
     """A webhook that is not from our Label Studio or cannot be read."""
 
 
+class SecretError(WebhookError):
+    """Somebody who does not show the secret that a route asks for."""
+
+
 class StoreError(ReviewError):
     """A database that is locked, full or away; nothing of the transaction was kept."""
 

@@ -34,12 +34,24 @@ _T = TypeVar("_T")
 
 
 class Gateway:
-    """One Label Studio; every call raises LabelStudioError where it is away or refuses."""
+    """One Label Studio; every call raises LabelStudioError where it is away or refuses.
 
-    def __init__(self, url: str, token: str, taxonomy: Taxonomy, timeout: float = 30.0, masks: bool = False) -> None:
+    `heatmap` gives the link to a picture's heat-map by the picture's address, or None where there are none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        taxonomy: Taxonomy,
+        timeout: float = 30.0,
+        masks: bool = False,
+        heatmap: Callable[[str], str | None] = lambda _address: None,
+    ) -> None:
         self._url = url.rstrip("/")
         self._masks = masks
         self._taxonomy = taxonomy
+        self._heatmap = heatmap
         self._client = httpx.Client(timeout=timeout, follow_redirects=True, event_hooks={"request": [request_id.stamp]})
         self.sdk = LabelStudio(base_url=self._url, api_key=token, httpx_client=self._client)
 
@@ -103,9 +115,7 @@ class Gateway:
 
     def update_task(self, task_id: int, draft: TaskDraft) -> bool:
         """Whether the task was there to be rewritten."""
-        return self._unless_missing(
-            "update task", lambda: self.sdk.tasks.update(str(task_id), data=dict(draft.columns))
-        )
+        return self._unless_missing("update task", lambda: self.sdk.tasks.update(str(task_id), data=self._data(draft)))
 
     def delete_task(self, task_id: int) -> bool:
         """Whether the task was there to be deleted."""
@@ -215,9 +225,15 @@ class Gateway:
 
     def _task_row(self, draft: TaskDraft, size: ImageSize) -> dict[str, Any]:
         return {
-            "data": dict(draft.columns),
+            "data": self._data(draft),
             "predictions": [self._prediction(suggestion, size) for suggestion in draft.suggestions],
         }
+
+    def _data(self, draft: TaskDraft) -> dict[str, Any]:
+        """The task's data: its columns, and the link to the heat-map; whoever reads blind gets none."""
+        row: dict[str, Any] = dict(draft.columns)
+        link = None if row.get(TaskField.BLIND) else self._heatmap(str(row.get(TaskField.IMAGE, "")))
+        return row if link is None else {**row, TaskField.HEATMAP.value: link}
 
     def _prediction(self, suggestion: Suggestion, size: ImageSize) -> dict[str, Any]:
         return {"model_version": suggestion.model_version, "result": self._rows(suggestion.annotation, size)}

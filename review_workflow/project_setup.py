@@ -34,7 +34,7 @@ _HIDDEN = (
     *("storage_filename", "created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists"),
 )
 _FILTER = ("filter", "operator", "type", "value")
-_INNER = (TaskField.IMAGE_ID, TaskField.KEY, TaskField.NOTE, TaskField.BLIND)
+_INNER = (TaskField.IMAGE_ID, TaskField.KEY, TaskField.NOTE, TaskField.BLIND, TaskField.HEATMAP)
 INSTRUCTIONS = {
     Tier.TECHNICIAN: (
         "<p>Outline <b>every</b> lesion with a box and name it (keys 1 to 9). No lesion at all: <b>Lesion-free</b>. "
@@ -255,10 +255,7 @@ def _tabs(tier: Tier, people: Sequence[Person]) -> dict[str, dict[str, Any]]:
 
 
 def _tab(title: str, items: list[dict[str, Any]]) -> dict[str, Any]:
-    hidden = [
-        *_HIDDEN,
-        *(f"data.{name}" for name in (TaskField.IMAGE_ID, TaskField.KEY, TaskField.NOTE, TaskField.BLIND)),
-    ]
+    hidden = [*_HIDDEN, *(f"data.{name}" for name in _INNER)]
     columns = [f"tasks:{name}" for name in hidden]
     return {
         "title": title,

@@ -25,6 +25,7 @@ from review_workflow.people import Person, Role
 from review_workflow.policy import Policy
 from review_workflow.project_setup import SetupOptions, SetupReport, set_up
 from review_workflow.quality import ReaderQuality, judge
+from review_workflow.refusals import RefusalBook, Refused
 from review_workflow.review import Command, Event, Reassign, Review, SendBack, Withdraw, WorkKey
 from review_workflow.seeding import GoldSeeder
 from review_workflow.settings import ReviewSettings
@@ -67,15 +68,14 @@ class ReviewService:
         clock: Callable[[], float] = time.time,
         images: Path | None = None,
     ) -> None:
-        self._store = store
-        self._gateway = gateway
-        self._policy = policy
-        self._taxonomy = taxonomy
+        self._store, self._gateway = store, gateway
+        self._policy, self._taxonomy = policy, taxonomy
         self._options = options
         self._clock = clock
         self._estimates = Estimates(store, policy, taxonomy, clock)
         seed = GoldSeeder(store, self._setting, clock, ImageCopies(images)).seed if images else lambda: 0
-        self._sync = Sync(store, gateway, self._setting, clock, seed) if gateway else None
+        self.refusals = RefusalBook(store, clock)
+        self._sync = Sync(store, gateway, self._setting, clock, seed, self._refuse_project) if gateway else None
 
     # images in, labels out
 
@@ -342,6 +342,7 @@ class ReviewService:
 
     def close(self) -> None:
         """Gives the database and the connections to Label Studio back."""
+        self.refusals.flush()
         self._store.close()
         if isinstance(self._gateway, Gateway):
             self._gateway.close()
@@ -349,18 +350,17 @@ class ReviewService:
     def _setting(self, session: Session) -> Setting:
         return Setting(self._policy, self._taxonomy, session.roster(), self._estimates.current(session))
 
+    def _refuse_project(self, project_id: int, hints: int) -> None:
+        self.refusals.note(Refused.FOREIGN, "/webhook", f"project {project_id}", hints)
+
     def _real(self) -> Gateway:
         if not isinstance(self._gateway, Gateway):
-            raise LabelStudioError(
-                "Label Studio", None, "an address and a token", "Set DERMLOOP_REVIEW_LABEL_STUDIO_TOKEN."
-            )
+            raise _not_configured()
         return self._gateway
 
     def _synced(self) -> Sync:
         if self._sync is None:
-            raise LabelStudioError(
-                "Label Studio", None, "an address and a token", "Set DERMLOOP_REVIEW_LABEL_STUDIO_TOKEN."
-            )
+            raise _not_configured()
         return self._sync
 
 
@@ -370,7 +370,8 @@ def open_service(settings: ReviewSettings, clock: Callable[[], float] = time.tim
     token = settings.label_studio_token.get_secret_value()
     policy = policies.read(settings.policy_file)
     masks = policy.readers.masks
-    gateway = Gateway(settings.label_studio_url, token, taxonomy, masks=masks) if token else None
+    heatmap = settings.heatmap_link
+    gateway = Gateway(settings.label_studio_url, token, taxonomy, masks=masks, heatmap=heatmap) if token else None
     store = open_store(settings.database)
     return ReviewService(store, gateway, policy, taxonomy, _options(settings, masks), clock, settings.images)
 
@@ -380,7 +381,7 @@ def _options(settings: ReviewSettings, masks: bool) -> SetupOptions:
     return SetupOptions(
         webhook_url=hook,
         webhook_secret=settings.webhook_secret.get_secret_value(),
-        storage=_existing(settings.images),
+        storage=settings.images if settings.images.is_dir() else None,
         ml_url=settings.ml_backend_url or None,
         ml_user=settings.ml_backend_user,
         ml_password=settings.ml_backend_password.get_secret_value(),
@@ -388,8 +389,9 @@ def _options(settings: ReviewSettings, masks: bool) -> SetupOptions:
     )
 
 
-def _existing(folder: Path) -> Path | None:
-    return folder if folder.is_dir() else None
+def _not_configured() -> LabelStudioError:
+    cure = "Set DERMLOOP_REVIEW_LABEL_STUDIO_TOKEN."
+    return LabelStudioError("Label Studio", None, "an address and a token", cure)
 
 
 def _evidence(review: Review) -> list[Annotation]:

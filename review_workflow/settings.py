@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from converters.label_studio import heatmap_links
 from review_workflow.errors import SettingsError
 
 PREFIX = "DERMLOOP_REVIEW_"
@@ -35,6 +36,8 @@ class ReviewSettings(BaseSettings):
     ml_backend_url: str = Field("", description="ML backend that `review setup` connects the projects to")
     ml_backend_user: str = Field("", description="its login")
     ml_backend_password: SecretStr = Field(SecretStr(""), description="its password")
+    heatmap_url: str = Field("", description="how readers' browsers reach the ML backend; no heat-maps without")
+    link_secret: SecretStr = Field(SecretStr(""), description="the ML backend's DERMLOOP_ML_LINK_SECRET")
     sync_seconds: float = Field(2.0, description="pause between two passes over what changed")
     metrics_token: SecretStr = Field(SecretStr(""), description="bearer token for /metrics; this machine only without")
 
@@ -53,6 +56,13 @@ class ReviewSettings(BaseSettings):
     def images(self) -> Path:
         """Folder of the stored images."""
         return (self.image_root or self.home / "images").absolute()
+
+    def heatmap_link(self, address: str) -> str | None:
+        """Where a reader's browser finds the heat-map of the picture at an address, or None where none are set up."""
+        secret = self.link_secret.get_secret_value()
+        if not self.heatmap_url or not secret:
+            return None
+        return heatmap_links.link(address, self.heatmap_url, secret)
 
 
 def read(**overrides: object) -> ReviewSettings:

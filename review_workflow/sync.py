@@ -68,12 +68,14 @@ class Sync:
         setting: Callable[[Session], Setting],
         clock: Callable[[], float],
         seed: Callable[[], int] = lambda: 0,
+        refuse: Callable[[int, int], None] = lambda project_id, hints: None,
     ) -> None:
         self._store = store
         self._gateway = gateway
         self._setting = setting
         self._clock = clock
         self._seed = seed
+        self._refuse = refuse
         self._owner = ""
         self._outbox = Outbox(store, gateway, setting, clock, self.project, self._keep_lease)
 
@@ -181,7 +183,7 @@ class Sync:
         known, report = self._projects(), SyncReport()
         while hints := self._read_hints():
             found: list[TaskSnapshot] = []
-            self._note_foreign({hint.project_id for hint in hints} - set(known))
+            self._refuse_foreign(hints, known)
             for project_id in sorted({hint.project_id for hint in hints} & set(known)):
                 wanted = sorted({hint.task_id for hint in hints if hint.project_id == project_id})
                 present = list(self._gateway.tasks(project_id, wanted))
@@ -193,18 +195,11 @@ class Sync:
                 session.clear_hints(hints)
         return report
 
-    def _note_foreign(self, projects: set[int]) -> None:
+    def _refuse_foreign(self, hints: Sequence[TaskHint], known: Mapping[int, Tier]) -> None:
         """Puts on record that webhooks told of projects that are none of the review's."""
-        events = [
-            Event(
-                "foreign project", "Label Studio", "service", reason=f"project {project_id} is not part of the review"
-            )
-            for project_id in sorted(projects)
-        ]
-        if events:
-            with self._store.writing() as session:
-                policy = self._setting(session).policy.digest
-                session.record_events("", events, policy, self._clock())
+        foreign = Counter(hint.project_id for hint in hints if hint.project_id not in known)
+        for project_id, count in sorted(foreign.items()):
+            self._refuse(project_id, count)
 
     def _read_hints(self) -> tuple[TaskHint, ...]:
         with self._store.reading() as session:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from review_workflow.errors import WebhookError
+from review_workflow.errors import SecretError, WebhookError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +22,17 @@ class Hint:
 
 
 def check_secret(given: str | None, expected: str) -> None:
-    """Raises WebhookError unless the header carries the shared secret."""
+    """Raises SecretError unless the header carries the shared secret."""
     if not expected or not hmac.compare_digest((given or "").encode(), expected.encode()):
-        raise WebhookError("webhook", "a wrong secret", "the secret header of our projects", "Run `review setup`.")
+        raise SecretError("webhook", "a wrong secret", "the secret header of our projects", "Run `review setup`.")
 
 
 def check_bearer(given: str | None, expected: str, is_local: bool) -> None:
-    """Raises WebhookError unless the bearer token is the expected one; where none is, unless the caller is local."""
+    """Raises SecretError unless the bearer token is the expected one; where none is, unless the caller is local."""
     proven = hmac.compare_digest((given or "").encode(), expected.encode())
     if not (proven if expected else is_local):
         cure = "Set DERMLOOP_REVIEW_METRICS_TOKEN and send it as a bearer token."
-        raise WebhookError("metrics", "a wrong secret", "the operator's token", cure)
+        raise SecretError("metrics", "a wrong secret", "the operator's token", cure)
 
 
 def parse(body: bytes) -> Hint:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 import orjson
 from flask import Blueprint, Flask, Response, abort, redirect, render_template, request, send_file, session, url_for
@@ -18,11 +18,13 @@ from review_workflow.dashboard import charts, training_files
 from review_workflow.dashboard.login import Doorkeeper
 from review_workflow.dashboard.overview import ReaderAgreement, ReaderRow, measure, reader_rows, weekly
 from review_workflow.dashboard.pictures import draw
+from review_workflow.door import note_refusal
 from review_workflow.effort import ModelEffort, effort
 from review_workflow.people import Person, Role
+from review_workflow.refusals import Refused
 from review_workflow.service import ReviewService
 from review_workflow.states import ReviewState
-from review_workflow.store import AuditEntry, Insight
+from review_workflow.store import AuditEntry, Insight, Refusal
 from review_workflow.store.insight import Queue
 from review_workflow.training_jobs import EXTENSION, TrainingJobs
 
@@ -35,6 +37,7 @@ _PAGE = 12
 _JOBS = 10
 _AUDIT_PAGE = 100
 _MEASURED = 500
+_REFUSALS = 20
 _DECIDED = (ReviewState.AGREED, ReviewState.DISPUTED, ReviewState.APPROVED, ReviewState.EXCLUDED)
 
 
@@ -67,6 +70,7 @@ def _add_sign_in(pages: Blueprint, service: ReviewService, doorkeeper: Doorkeepe
         email, password = request.form.get("email", "").strip(), request.form.get("password", "")
         known = next((p for p in service.people() if p.email.casefold() == email.casefold()), None)
         if known is None or not doorkeeper.knows(email, password):
+            note_refusal(service.refusals, Refused.SIGN_IN)
             problem = "Unknown address or password. Use your Label Studio login."
             return render_template("sign_in.html", problem=problem), 401
         session.clear()
@@ -105,7 +109,7 @@ def _add_overview(pages: Blueprint, service: ReviewService) -> None:
         me = _me(service)
         assert me is not None
         if me.role not in _OVERSEERS and me.email != email:
-            abort(403, "This page is for QA and the administrator.")
+            _forbid(service, me)
         return render_template(
             "person.html", person=service.person(email), rows=service.history(actor=email)[-_AUDIT_PAGE:][::-1]
         )
@@ -177,17 +181,18 @@ def _add_audit(pages: Blueprint, service: ReviewService) -> None:
         entries = service.recent(_AUDIT_PAGE, before)
         problems = service.verify_audit() if before is None else None
         oldest = entries[-1].seq if entries else 1
-        return render_template("audit.html", rows=entries, problems=problems, oldest=oldest)
+        refused = service.refusals.newest(_REFUSALS) if before is None else ()
+        return render_template("audit.html", rows=entries, problems=problems, oldest=oldest, refused=refused)
 
     @pages.get("/audit.<kind>")
     @_for(service, _OVERSEERS)
     def export(kind: str) -> Response:
-        if kind not in ("csv", "jsonl"):
-            abort(404)
-        lines = _csv(service.history()) if kind == "csv" else _jsonl(service.history())
-        answer = Response(lines, mimetype="text/csv" if kind == "csv" else "application/jsonl")
-        answer.headers["Content-Disposition"] = f"attachment; filename=audit.{kind}"
-        return answer
+        return _download("audit", kind, AuditEntry, service.history())
+
+    @pages.get("/refusals.<kind>")
+    @_for(service, _OVERSEERS)
+    def export_refusals(kind: str) -> Response:
+        return _download("refusals", kind, Refusal, service.refusals.all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,12 +244,17 @@ def _for(service: ReviewService, roles: tuple[Role, ...]) -> Callable[[_View], _
             if me is None:
                 return redirect(url_for("dashboard.sign_in"))
             if me.role not in roles:
-                abort(403, "This page is for QA and the administrator.")
+                _forbid(service, me)
             return view(*args, **kwargs)
 
         return cast(_View, guarded)
 
     return decorate
+
+
+def _forbid(service: ReviewService, me: Person) -> NoReturn:
+    note_refusal(service.refusals, Refused.PAGE, me.email)
+    abort(403, "This page is for QA, ML engineers and the administrator.")
 
 
 def _me(service: ReviewService) -> Person | None:
@@ -260,14 +270,27 @@ def _harden(response: Response) -> Response:
     return response
 
 
-def _csv(entries: list[AuditEntry]) -> Iterator[str]:
-    names = [field.name for field in fields(AuditEntry)]
-    for row in [dict(zip(names, names, strict=True)), *(asdict(entry) for entry in entries)]:
+def _download(
+    name: str, kind: str, row: type[AuditEntry | Refusal], entries: Sequence[AuditEntry] | Sequence[Refusal]
+) -> Response:
+    if kind not in ("csv", "jsonl"):
+        abort(404, "There is CSV and there are JSON lines.")
+    names = [field.name for field in fields(row)]
+    answer = Response(
+        _csv(names, entries) if kind == "csv" else _jsonl(entries),
+        mimetype="text/csv" if kind == "csv" else "application/jsonl",
+    )
+    answer.headers["Content-Disposition"] = f"attachment; filename={name}.{kind}"
+    return answer
+
+
+def _csv(names: Sequence[str], entries: Iterable[AuditEntry | Refusal]) -> Iterator[str]:
+    for row in (dict(zip(names, names, strict=True)), *(asdict(entry) for entry in entries)):
         buffer = io.StringIO()
         csv.DictWriter(buffer, names).writerow(row)
         yield buffer.getvalue()
 
 
-def _jsonl(entries: list[AuditEntry]) -> Iterator[bytes]:
+def _jsonl(entries: Iterable[AuditEntry | Refusal]) -> Iterator[bytes]:
     for entry in entries:
         yield orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE)

@@ -1,4 +1,4 @@
-"""Bulk verdicts in the Data Manager: Accept, Send back…, Escalate…, Exclude…; and earlier work put on a desk.
+"""Bulk verdicts in the Data Manager: Accept, Send back…, Escalate…, Exclude…; the model; earlier work put on a desk.
 
 This module runs inside Label Studio. Each verdict becomes an ordinary annotation by the signed-in user, made of the
 boxes the task was shown with; the review service treats it like any other and enforces roles and assignment there.
@@ -6,9 +6,11 @@ Work that is sent back becomes a draft of the reader who drew it, which every vi
 """
 
 from collections import Counter
+from types import SimpleNamespace
 
 from core.permissions import AllPermissions
 from django.utils.timezone import now
+from ml.models import MLBackend
 from rest_framework.exceptions import PermissionDenied
 from tasks.models import Annotation, AnnotationDraft, Task
 from webhooks.models import WebhookAction
@@ -41,6 +43,11 @@ def dermloop_escalate(project, queryset, **kwargs):
 def dermloop_exclude(project, queryset, **kwargs):
     """Exclude the images of the selected tasks with a reason."""
     return _decide("exclude", project, queryset, kwargs["request"])
+
+
+def dermloop_model(project, queryset, **kwargs):
+    """Nothing to do: the dialog has shown which model serves and how far its training is."""
+    return {"response_code": 200, "detail": ""}
 
 
 def dermloop_put_on_desk(project, queryset, **kwargs):
@@ -124,6 +131,30 @@ def _reason_form(user, project):
     return [{"columnCount": 1, "fields": [{"type": "input", "name": "reason", "label": "Why? One sentence."}]}]
 
 
+def _model_form(user, project):
+    """What the model says of itself, as fields to read: asked for whenever somebody opens the dialog."""
+    backend = _backend(project)
+    if backend is None:
+        return _fields(("Model", "No project here is connected with a model."))
+    health = backend.api.health()
+    if health.is_error:
+        return _fields(("Model", "The ML backend does not answer."))
+    job = backend.api.get_train_job_status(SimpleNamespace(job_id="newest"))
+    training = "Nobody has asked for one." if job.status_code == 410 else job.response.get("summary", "Unknown.")
+    return _fields(("Model", health.response.get("model_version") or "None yet."), ("Newest retraining", training))
+
+
+def _backend(project):
+    """The project's own ML backend, else that of a project beside it: one model serves all three tiers."""
+    beside = MLBackend.objects.filter(project__organization=project.organization).order_by("id")
+    return project.ml_backends.order_by("id").first() or beside.filter(title="dermloop").first()
+
+
+def _fields(*told):
+    rows = [{"type": "hidden", "name": name, "label": name, "labelProps": {"description": text}} for name, text in told]
+    return [{"columnCount": 1, "fields": [row]} for row in rows]
+
+
 def _action(entry_point, title, order, text, form=None, hidden=False):
     dialog = {"title": title, "text": text, "type": "confirm"}
     if form is not None:
@@ -143,5 +174,6 @@ actions = [
     _action(dermloop_send_back, "Send back…", -39, "The technician gets the selected tasks back.", _reason_form),
     _action(dermloop_escalate, "Escalate…", -38, "QA decides on the selected tasks.", _reason_form),
     _action(dermloop_exclude, "Exclude…", -37, "The images are not used for training.", _reason_form),
+    _action(dermloop_model, "Model and training…", -35, "What serves, and how far its training is.", _model_form),
     _action(dermloop_put_on_desk, "Put earlier work on a desk", -36, "", hidden=True),
 ]

@@ -4,6 +4,7 @@ from review_workflow.store.audit import AuditAnchor, AuditEntry, AuditProblem
 from review_workflow.store.database import Store, open_store
 from review_workflow.store.gold import GoldTask
 from review_workflow.store.insight import Insight
+from review_workflow.store.refusals import Refusal
 from review_workflow.store.session import Session
 from review_workflow.store.traffic import OutboxItem, TaskHint
 
@@ -14,6 +15,7 @@ __all__ = [
     "GoldTask",
     "Insight",
     "OutboxItem",
+    "Refusal",
     "Session",
     "Store",
     "TaskHint",

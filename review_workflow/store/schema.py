@@ -104,6 +104,17 @@ gold = Table(
     Column("made_at", Float, nullable=False),
 )
 
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("minute", String(16), primary_key=True),
+    Column("what", String(32), primary_key=True),
+    Column("place", String(64), primary_key=True),
+    Column("source", String(256), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("last", String(40), nullable=False),
+)
+
 facts = Table(
     "facts",
     metadata,

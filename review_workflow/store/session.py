@@ -16,10 +16,11 @@ from review_workflow.errors import ConflictError, UnknownImageError
 from review_workflow.people import Person, Role, Roster
 from review_workflow.review import Answer, Event, Review, Work, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
-from review_workflow.store import audit, codec, gold, insight, schema, vitals
+from review_workflow.store import audit, codec, gold, insight, refusals, schema, vitals
 from review_workflow.store.audit import AuditAnchor, AuditEntry, AuditProblem
 from review_workflow.store.gold import GoldTask
 from review_workflow.store.insight import Insight
+from review_workflow.store.refusals import Refusal
 from review_workflow.store.traffic import Traffic
 from review_workflow.store.vitals import Vitals
 
@@ -249,6 +250,22 @@ class Session(Traffic):
     def recent(self, limit: int, before: int | None = None) -> list[AuditEntry]:
         """The newest audit entries, or those before an entry, newest first."""
         return audit.recent(self._connection, limit, before)
+
+    # what was turned away
+
+    def add_refusal(self, refusal: Refusal) -> None:
+        """Adds to what one caller was refused in one minute."""
+        refusals.add(self._connection, refusal)
+
+    def newest_refusals(self, limit: int) -> tuple[Refusal, ...]:
+        """What was turned away, the newest minute first."""
+        return refusals.newest(self._connection, limit)
+
+    def refusals(self) -> Iterator[Refusal]:
+        """Everything that was turned away, oldest first."""
+        return refusals.read(self._connection)
+
+    # looking
 
     def insight(self, now: float, last_days: int) -> Insight:
         """What the dashboard's front page shows."""

@@ -263,7 +263,7 @@ def test_a_deleted_task_whose_id_was_given_to_another_one_is_found_too(house: Ho
 def test_a_webhook_of_a_foreign_project_moves_nothing_and_is_on_record(house: House) -> None:
     house.service.receive(Hint(77, (1,), "ANNOTATION_CREATED"))
     house.service.follow_hints()
-    assert house.service.history()[-1].reason == "project 77 is not part of the review"
+    assert [(row.what, row.source) for row in house.service.refusals.newest(1)] == [("foreign project", "project 77")]
     assert (house.service.status().inbox, house.state()) == (0, "imported")
 
 
