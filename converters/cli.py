@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,29 +55,30 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert a dataset, read it back, and list what was lost. Fails, writing nothing, when a label would be lost."""
-    from converters.convert import LossError
+    from converters.convert import LossError, fingerprint
     from converters.convert import convert as run
     from converters.formats.contract import WriteSettings
     from converters.naming import Names
+    from converters.workplace import conversion_place
 
-    with _errors(as_json), ExitStack() as stack:
+    with _errors(as_json), conversion_place(source, target) as place:
         classes = _taxonomy(taxonomy)
-        place = _local_target(target, stack)
         settings = WriteSettings(
             classes, (), prefix, crop_padding=crop_padding, crop_jitter=crop_jitter, crop_copies=crop_copies
         )
         request = request_of(
-            _local_source(source, stack), place, reader, writer, classes, images, truth_policy, image_key, settings
+            place.source, place.target, reader, writer, classes, images, truth_policy, image_key, settings
         )
         request = _with(request, split_policy(split, seed), Names.CONTENT if content_names else Names.ORIGINAL)
         request = _allowing(request, allow_loss, read_back)
+        place.take_up()
         try:
             with _progress(as_json) as progress:
                 found = run(request, progress)
         except LossError as error:
             tell_report(error.report, report, as_json)
             raise
-        _send(place, target)
+        place.deliver(fingerprint(request))
         tell_report(found, report, as_json)
 
 
@@ -117,9 +117,10 @@ def inspect(
     """Count images, classes, sizes, skin types, patients and near-duplicates; draw a contact sheet."""
     from converters.contact_sheet import contact_sheet
     from converters.inspect import inspected
+    from converters.workplace import reading_place
 
-    with _errors(as_json), ExitStack() as stack:
-        items, entries = _items(_local_source(source, stack), reader, taxonomy, images)
+    with _errors(as_json), reading_place(source) as place:
+        items, entries = _items(place, reader, taxonomy, images)
         found = inspected(items, entries)
         typer.echo(orjson.dumps(found.to_dict()) if as_json else found.text())
         if sheet is not None:
@@ -135,10 +136,11 @@ def diff(
 ) -> None:
     """Say which images and labels two datasets do not share; exit status 1 where they differ."""
     from converters.inspect import difference
+    from converters.workplace import reading_place
 
-    with _errors(as_json), ExitStack() as stack:
-        first, _ = _items(_local_source(one, stack), None, taxonomy, None)
-        second, _ = _items(_local_source(other, stack), None, taxonomy, None)
+    with _errors(as_json), reading_place(one) as left, reading_place(other) as right:
+        first, _ = _items(left, None, taxonomy, None)
+        second, _ = _items(right, None, taxonomy, None)
         lines = difference(first, second)
         typer.echo(orjson.dumps({"differences": lines}) if as_json else "\n".join(lines) or "equal")
     if lines:
@@ -245,30 +247,6 @@ def split_policy(text: str | None, seed: int) -> SplitPolicy | None:
         return SplitPolicy(train / whole, val / whole, test / whole, seed)
     except (ValueError, ZeroDivisionError) as error:
         raise DatasetError("--split", text, "three shares such as 70/15/15", "Correct the option.") from error
-
-
-def _local_source(address: str, stack: ExitStack) -> Path:
-    from converters import storage
-
-    if not storage.is_remote(address):
-        return Path(address)
-    return storage.fetch(address, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-
-
-def _local_target(address: str, stack: ExitStack) -> Path:
-    from converters import storage
-
-    if not storage.is_remote(address):
-        return Path(address)
-    storage.require_free(address)
-    return Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
-
-
-def _send(place: Path, target: str) -> None:
-    from converters import storage
-
-    if storage.is_remote(target):
-        storage.put(place, target)
 
 
 def tell_report(found: ConversionReport, report: Path | None, as_json: bool) -> None:

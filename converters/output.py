@@ -102,7 +102,7 @@ def open_output(target: Path, fingerprint: str) -> Iterator[OutputFolder]:
     """
     _require_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.partial")
+    draft = _draft(target)
     leftovers = target.with_name(f".{target.name}.leftover")
     with _locked(target.with_name(f".{target.name}.lock"), target):
         _keep_leftovers(draft, leftovers, fingerprint)
@@ -116,6 +116,18 @@ def open_output(target: Path, fingerprint: str) -> Iterator[OutputFolder]:
             shutil.rmtree(draft, ignore_errors=True)
             shutil.rmtree(leftovers, ignore_errors=True)
             raise
+
+
+def take_back(target: Path, fingerprint: str) -> None:
+    """Makes a finished target the draft of the next run of the conversion `fingerprint`, which goes on from there."""
+    draft = _draft(target)
+    shutil.rmtree(draft, ignore_errors=True)
+    target.rename(draft)
+    (draft / _MARK).write_text(fingerprint)
+
+
+def _draft(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
 
 
 def _require_free(target: Path) -> None:

@@ -24,23 +24,37 @@ def is_remote(address: str) -> bool:
 
 
 def fetch(address: str, folder: Path) -> Path:
-    """The local copy of an object or of all objects under a prefix; raises DatasetError where there is none."""
+    """The local copy of an object or of all objects under a prefix; raises DatasetError where there is none.
+
+    Files of the folder that are equal to their objects are not brought again; those without an object go.
+    """
     bucket, prefix = _split(address)
+    client = _client()
     try:
-        found = dict(_listed(_client(), bucket, prefix))
-        for key in found:
-            place = folder / (Path(key).name if key == prefix else key[len(prefix) :].lstrip("/"))
-            if folder.resolve() not in place.resolve().parents or key.endswith("/"):
-                continue
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _client().download_file(bucket, key, str(place))
+        under = dict(_listed(client, bucket, prefix))
+        found = {key: tag for key, tag in under.items() if key == prefix or key.startswith(f"{prefix}/")}
+        places = dict(_places(found, prefix, folder))
+        for stray in {path for path in folder.rglob("*") if path.is_file()} - {*places.values()}:
+            stray.unlink()
+        for key, place in places.items():
+            if not place.is_file() or _digest(place.read_bytes()) != found[key]:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                client.download_file(bucket, key, str(place))
     except (BotoCoreError, ClientError) as error:
-        raise DatasetError(
-            address, str(error), "a readable bucket", "Check the address and the credentials."
-        ) from error
+        raise DatasetError(address, str(error), "a readable bucket", _CURE) from error
     if not found:
         raise DatasetError(address, "no object", "objects under this prefix", "Check the address.")
     return folder / Path(prefix).name if prefix in found else folder
+
+
+def state(address: str) -> str:
+    """A digest of which objects lie under a prefix, with their contents' tags; raises DatasetError."""
+    bucket, prefix = _split(address)
+    try:
+        found = sorted(_listed(_client(), bucket, prefix))
+    except (BotoCoreError, ClientError) as error:
+        raise DatasetError(address, str(error), "a readable bucket", _CURE) from error
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def require_free(address: str) -> None:
@@ -49,9 +63,7 @@ def require_free(address: str) -> None:
     try:
         found = dict(_listed(_client(), bucket, f"{prefix}/{MARKER}"))
     except (BotoCoreError, ClientError) as error:
-        raise DatasetError(
-            address, str(error), "a readable bucket", "Check the address and the credentials."
-        ) from error
+        raise DatasetError(address, str(error), "a readable bucket", _CURE) from error
     if found:
         raise DatasetError(address, "a finished export", "a new prefix", "Name another prefix.")
 
@@ -70,15 +82,26 @@ def put(folder: Path, address: str) -> int:
         _require_own(there, keys, address)
         for key, path in keys.items():
             content = path.read_bytes()
-            if there.get(key) != hashlib.md5(content, usedforsecurity=False).hexdigest():
+            if there.get(key) != _digest(content):
                 client.put_object(Bucket=bucket, Key=key, Body=content)
                 sent += 1
         client.put_object(Bucket=bucket, Key=f"{prefix}/{MARKER}", Body=b"")
     except (BotoCoreError, ClientError) as error:
-        raise DatasetError(
-            address, str(error), "a writable bucket", "Check the address and the credentials."
-        ) from error
+        raise DatasetError(address, str(error), "a writable bucket", _CURE) from error
     return sent
+
+
+def _places(keys: Iterable[str], prefix: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The file of each object, without those that would lie outside of the folder."""
+    for key in keys:
+        place = folder / (Path(key).name if key == prefix else key[len(prefix) :].lstrip("/"))
+        if folder.resolve() in place.resolve().parents and not key.endswith("/"):
+            yield key, place
+
+
+def _digest(content: bytes) -> str:
+    """What S3 calls the tag of an object that was sent in one piece."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _require_own(there: Iterable[str], keys: Container[str], address: str) -> None:
