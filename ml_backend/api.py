@@ -15,15 +15,11 @@ from ml_backend.label_config import read_config, unmatched
 from ml_backend.protocol import START_TRAINING
 
 if TYPE_CHECKING:
+    from ml_backend.jobs import Job
     from ml_backend.model import DermloopModel
 
-_JOB_STATUS = {
-    "pending": "queued",
-    "running": "started",
-    "succeeded": "finished",
-    "failed": "failed",
-    "cancelled": "canceled",
-}
+_NEWEST = "newest"
+"""Asked for in a job's place: the retraining that was asked for last, from wherever."""
 
 
 def blueprint(parts: Parts) -> Blueprint:
@@ -80,11 +76,21 @@ def blueprint(parts: Parts) -> Blueprint:
     @routes.post("/job_status")
     def job_status() -> tuple[Response, int]:
         body = request.get_json(silent=True)
+        asked = str(body.get("job")) if isinstance(body, dict) else ""
         try:
-            job = parts.queue.get(str(body.get("job")) if isinstance(body, dict) else "")
+            return jsonify(protocol.encode_job(_job(parts, asked))), 200
         except JobError as error:
             return jsonify({"error": str(error)}), 410
-        moments = {"created_at": job.created_at, "started_at": job.started_at, "ended_at": job.finished_at}
-        return jsonify({"job_status": _JOB_STATUS[job.state.value], "detail": job.detail, **moments}), 200
 
     return routes
+
+
+def _job(parts: Parts, job_id: str) -> Job:
+    from ml_backend.jobs import RETRAIN
+
+    if job_id != _NEWEST:
+        return parts.queue.get(job_id)
+    found = next((job for job in parts.queue.jobs() if job.kind == RETRAIN), None)
+    if found is None:
+        raise JobError("retraining", None, "one that was asked for", "Press Start Training.")
+    return found

@@ -11,6 +11,7 @@ from flask import Flask, Response, jsonify, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 
+from converters.label_studio import heatmap_links
 from ml_backend import access, api, composition, links, rest
 from ml_backend.access import Credentials, Role
 from ml_backend.composition import Parts
@@ -97,8 +98,8 @@ def _admit(settings: Settings, known: dict[Role, tuple[str, ...]]) -> Response |
 
 
 def _has_link(settings: Settings) -> bool:
-    asked = request.args
-    return request.path == links.PATH and links.is_signed(asked.get("image", ""), asked.get("sign", ""), settings)
+    address, shown = request.args.get("image", ""), request.args.get("sign", "")
+    return request.path == heatmap_links.PATH and links.is_signed(address, shown, settings)
 
 
 def _shown() -> Credentials:

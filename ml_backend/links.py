@@ -1,14 +1,11 @@
-"""Links to heat-maps that may be put into a task: good for one picture, and for nobody who was not given one."""
+"""Which links to heat-maps this service gives out, and which it honours."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from urllib.parse import urlencode
 
+from converters.label_studio import heatmap_links
 from ml_backend.settings import Settings
-
-PATH = "/v1/overlay"
 
 
 def heatmap_link(address: str, settings: Settings) -> str | None:
@@ -16,21 +13,19 @@ def heatmap_link(address: str, settings: Settings) -> str | None:
 
     Needs `public_url`, and `link_secret` unless the service is open.
     """
-    if settings.public_url is None or (settings.link_secret is None and not settings.open_mode):
+    secret = _secret(settings)
+    if settings.public_url is None or (secret is None and not settings.open_mode):
         return None
-    asked = {"image": address, "sign": sign(address, settings)} if settings.link_secret else {"image": address}
-    return f"{settings.public_url.rstrip('/')}{PATH}?{urlencode(asked)}"
-
-
-def sign(address: str, settings: Settings) -> str:
-    """The proof that this service gave out a link to a picture; empty without a secret."""
-    if settings.link_secret is None:
-        return ""
-    key = settings.link_secret.get_secret_value().encode()
-    return hmac.new(key, address.encode(), hashlib.sha256).hexdigest()
+    return heatmap_links.link(address, settings.public_url, secret)
 
 
 def is_signed(address: str, shown: str, settings: Settings) -> bool:
-    """Whether a link is one that this service gave out."""
-    expected = sign(address, settings)
-    return bool(expected) and hmac.compare_digest(shown.encode(), expected.encode())
+    """Whether a link is one that this service, or who shares its secret, gave out."""
+    secret = _secret(settings)
+    if secret is None:
+        return False
+    return hmac.compare_digest(shown.encode(), heatmap_links.signature(address, secret).encode())
+
+
+def _secret(settings: Settings) -> str | None:
+    return settings.link_secret.get_secret_value() if settings.link_secret is not None else None

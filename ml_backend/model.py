@@ -109,7 +109,7 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
     def _entries(self, analysis: Analysis, request: PredictRequest, config: LabelConfig) -> Answer:
         entries: list[Any] = []
         for task, outcome in zip(request.tasks, analysis.outcomes, strict=True):
-            link = self._parts.link(task.get(config.field) or "")
+            link = None if task.get(TaskField.HEATMAP) else self._parts.link(task.get(config.field) or "")
             known = analysis.bundle.taxonomy
             found = outcome.prediction
             if task.get(TaskField.BLIND):

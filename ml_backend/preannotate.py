@@ -71,7 +71,7 @@ def preannotate(
 ) -> PreannotationReport:
     """The report after every waiting task of the project carries a prediction of the champion, or a reason why not.
 
-    `link_for` gives the link to a picture's heat-map that its regions are to carry, by the picture's address.
+    `link_for` gives the link to a picture's heat-map by the picture's address; regions carry it where tasks do not.
     Run again after an interruption it goes on where it stopped, since stored chunks are current. The whole run uses
     the champion of its start. Raises LabelStudioError where Label Studio refuses, NoModelError before the first
     promotion.
@@ -120,5 +120,6 @@ def _prediction(
 ) -> NewPrediction | None:
     if outcome.prediction is None:
         return None
-    row = predictions.entry(outcome.prediction, taxonomy, config, link_for(task.get(config.field) or ""))
+    link = None if task.get(TaskField.HEATMAP) else link_for(task.get(config.field) or "")
+    row = predictions.entry(outcome.prediction, taxonomy, config, link)
     return NewPrediction(task.id, tuple(row["result"]), row["score"], row["model_version"])

@@ -24,7 +24,7 @@ def entry(
 ) -> dict[str, Any]:
     """Label Studio's prediction: regions, the version, and a score that is lowest where the model is least sure.
 
-    A link to the heat-map, where there is one, is shown with each region's details.
+    A link to the heat-map, where one is given, goes into each region's details, which Label Studio shows as plain text.
     """
     readings = prediction.readings or (None,) * len(prediction.lesions)
     rows = encode(prediction.lesions, readings, prediction.size, taxonomy, config)

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_backend.errors import ProtocolError
 
+if TYPE_CHECKING:
+    from ml_backend.jobs import Job
+
 START_TRAINING = "START_TRAINING"
+_JOB_STATES = {
+    "pending": ("queued", "has waited for a worker since"),
+    "running": ("started", "has run since"),
+    "succeeded": ("finished", "was done at"),
+    "failed": ("failed", "failed at"),
+    "cancelled": ("canceled", "was cancelled at"),
+}
+"""Label Studio's word for a job's state, and ours before the moment it has been so from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,15 @@ def decode_webhook(body: Any) -> WebhookEvent:
         raise ProtocolError("/webhook: action", action, "the name of an action", "Send Label Studio's request.")
     project = row.get("project")
     return WebhookEvent(action, str(project.get("id", "")) if isinstance(project, dict) else str(project or ""))
+
+
+def encode_job(job: Job) -> dict[str, Any]:
+    """What `/job_status` says of a job: Label Studio's fields, and a sentence that people can read."""
+    status, word = _JOB_STATES[job.state.value]
+    moments = {"created_at": job.created_at, "started_at": job.started_at, "ended_at": job.finished_at}
+    last = job.finished_at or job.started_at or job.created_at
+    told = f"{word} {last[:16].replace('T', ' ')} UTC" + (f": {job.detail}" if job.detail else "")
+    return {"job_status": status, "summary": told, "detail": job.detail, **moments}
 
 
 def _object(body: Any, item: str) -> Mapping[str, Any]:

@@ -27,6 +27,12 @@ _TITLES = {
     Tier.QA: "Approve, adjudicate, send back or exclude",
 }
 _DISCLAIMER = "Supports annotation and research. No diagnosis."
+_HEATMAP = (
+    '<details class="dl-heat"><summary>Where the model looked</summary>'
+    f'<a href="${TaskField.HEATMAP}" target="_blank" rel="noopener">'
+    f'<img src="${TaskField.HEATMAP}" alt="heat-map" loading="lazy"/></a></details>'
+)
+"""Unfolds in the page; the picture is fetched then. The style hides it on tasks without a link."""
 
 
 def labelling_config(taxonomy: Taxonomy, tier: Tier, masks: bool = False) -> str:
@@ -41,7 +47,9 @@ def labelling_config(taxonomy: Taxonomy, tier: Tier, masks: bool = False) -> str
     note = ET.SubElement(top, "View", className="dl-note")
     ET.SubElement(note, "Text", name=TaskField.NOTE, value=f"${TaskField.NOTE}", granularity="paragraph")
     desk = ET.SubElement(view, "View", className="dl-desk")
-    _add_image(ET.SubElement(desk, "View", className="dl-image"))
+    left = ET.SubElement(desk, "View", className="dl-image")
+    _add_image(left)
+    ET.SubElement(left, "Markdown", value=_HEATMAP)
     side = ET.SubElement(desk, "View", className="dl-side")
     if tier in controls.VERDICTS:
         _add_verdict(side, controls.VERDICTS[tier])
@@ -184,6 +192,11 @@ _STYLE = """
 .dl-note { background: rgba(230, 138, 0, 0.12); font-size: 13px; line-height: 1.35; }
 .dl-desk { display: flex; gap: 16px; align-items: flex-start; }
 .dl-image { flex: 1 1 auto; min-width: 0; }
+.dl-heat { margin-top: 8px; font-size: 13px; }
+.dl-heat summary { cursor: pointer; }
+.dl-heat img { width: 100%; max-height: calc(100vh - 250px); margin-top: 6px; }
+.dl-heat img { object-fit: contain; object-position: left; }
+.dl-heat:not(:has(a[href^="http"])) { display: none; }
 .dl-side { flex: 0 0 290px; font-size: 13px; }
 .dl-side h5 { margin: 10px 0 2px; font-size: 15px; }
 """

@@ -47,6 +47,7 @@ class TaskField(StrEnum):
     PRIORITY = "priority"
     SYNTHETIC = "synthetic"
     BLIND = "blind"
+    HEATMAP = "heatmap"
 
 
 FINDING_LABELS = {"lesions": "Lesions marked", "lesion-free": "Lesion-free", "ungradable": "Ungradable"}

@@ -90,6 +90,7 @@ def own_settings(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, s
         "LABEL_STUDIO_URL": url(ports.label_studio),
         "LABEL_STUDIO_TOKEN": secrets.admin.token,
     }
+    link_secret = hashlib.sha256(f"links to heat-maps {secrets.session_key}".encode()).hexdigest()
     backend = {
         **both,
         "PORT": str(ports.backend),
@@ -97,7 +98,7 @@ def own_settings(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, s
         "BASIC_AUTH_USER": secrets.backend_user,
         "BASIC_AUTH_PASSWORD": secrets.backend_password,
         "PUBLIC_URL": url(ports.backend),
-        "LINK_SECRET": hashlib.sha256(f"links to heat-maps {secrets.session_key}".encode()).hexdigest(),
+        "LINK_SECRET": link_secret,
     }
     review = {
         **both,
@@ -106,6 +107,8 @@ def own_settings(home: Home, ports: Ports, secrets: StackSecrets) -> dict[str, s
         "SESSION_SECRET": secrets.session_key,
         "PUBLIC_URL": url(ports.review),
         "ML_BACKEND_URL": url(ports.backend),
+        "HEATMAP_URL": url(ports.backend),
+        "LINK_SECRET": link_secret,
         "ML_BACKEND_USER": secrets.backend_user,
         "ML_BACKEND_PASSWORD": secrets.backend_password,
     }

@@ -23,6 +23,7 @@ _VERDICTS = {
     "escalate": {2: "Escalate"},
     "exclude": {3: "Exclude"},
 }
+_GONE = 410
 
 
 def dermloop_accept(project, queryset, **kwargs):
@@ -132,16 +133,19 @@ def _reason_form(user, project):
 
 
 def _model_form(user, project):
-    """What the model says of itself, as fields to read: asked for whenever somebody opens the dialog."""
+    """What the model says of itself, as lines to read: asked for whenever somebody opens the dialog."""
     backend = _backend(project)
     if backend is None:
-        return _fields(("Model", "No project here is connected with a model."))
+        return _lines("No project here is connected with a model.")
     health = backend.api.health()
     if health.is_error:
-        return _fields(("Model", "The ML backend does not answer."))
+        return _lines("The ML backend does not answer.")
+    version = health.response.get("model_version")
+    serves = f"{version} draws the first boxes." if version else "No model has been promoted yet."
     job = backend.api.get_train_job_status(SimpleNamespace(job_id="newest"))
-    training = "Nobody has asked for one." if job.status_code == 410 else job.response.get("summary", "Unknown.")
-    return _fields(("Model", health.response.get("model_version") or "None yet."), ("Newest retraining", training))
+    if job.status_code == _GONE:
+        return _lines(serves, "No retraining has been asked for.")
+    return _lines(serves, f"The newest retraining {job.response.get('summary', 'could not be looked up.')}")
 
 
 def _backend(project):
@@ -150,9 +154,9 @@ def _backend(project):
     return project.ml_backends.order_by("id").first() or beside.filter(title="dermloop").first()
 
 
-def _fields(*told):
-    rows = [{"type": "hidden", "name": name, "label": name, "labelProps": {"description": text}} for name, text in told]
-    return [{"columnCount": 1, "fields": [row]} for row in rows]
+def _lines(*told):
+    fields = [{"type": "hidden", "name": f"line-{number}", "label": text} for number, text in enumerate(told)]
+    return [{"columnCount": 1, "fields": [field]} for field in fields]
 
 
 def _action(entry_point, title, order, text, form=None, hidden=False):

@@ -45,6 +45,13 @@ def test_the_brush_has_the_labels_of_the_boxes_and_no_keys() -> None:
 
 
 @pytest.mark.parametrize("tier", Tier)
+def test_the_heat_map_of_the_task_s_own_link_can_be_unfolded(tier: Tier) -> None:
+    (shown,) = (ET.fromstring(element.get("value", "")) for element in config(tier).iter("Markdown"))
+    assert shown.tag == "details"
+    assert [(e.tag, e.get("src") or e.get("href")) for e in shown[1].iter()] == [("a", "$heatmap"), ("img", "$heatmap")]
+
+
+@pytest.mark.parametrize("tier", Tier)
 def test_no_key_does_two_things(tier: Tier) -> None:
     keys = Counter(element.get("hotkey") for element in config(tier).iter() if element.get("hotkey"))
     assert max(keys.values()) == 1

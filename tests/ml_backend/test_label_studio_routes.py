@@ -202,7 +202,21 @@ def test_start_training_is_queued_once_and_visible(client: FlaskClient) -> None:
     assert first.status_code == 201 and first.json["job"] == again.json["job"]
     assert client.post("/job_status", json={"job": first.json["job"]}).json["job_status"] == "queued"
     assert client.post("/job_status", json={"job": "unknown"}).status_code == 410
+    newest = client.post("/job_status", json={"job": "newest"}).json
+    assert newest["created_at"] and newest["summary"].startswith("has waited for a worker since 20")
     assert client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 200
+
+
+def test_the_newest_training_is_told_in_a_sentence(client: FlaskClient, app: Flask) -> None:
+    assert client.post("/job_status", json={"job": "newest"}).status_code == 410
+    queue = app.extensions["dermloop"].queue
+    queue.register("retrain", lambda handle: "the gate refused: sensitivity")
+    client.post("/webhook", json={"action": "START_TRAINING", "project": {"id": 3}})
+    queue.work_off()
+    told = client.post("/job_status", json={"job": "newest"}).json
+    assert told["job_status"] == "finished"
+    moment = told["ended_at"][:16].replace("T", " ")
+    assert told["summary"] == f"was done at {moment} UTC: the gate refused: sensitivity"
 
 
 def test_versions_lists_the_bundles(client: FlaskClient, tmp_path: Path) -> None:

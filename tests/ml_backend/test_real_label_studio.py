@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,10 +19,14 @@ import boto3
 import pytest
 import requests
 from builders_serving import bundle, encoded, pixels
+from label_studio_page import LabelStudioPage, chromium
 from moto.server import ThreadedMotoServer
+from playwright.sync_api import Browser, expect
+from pydantic import SecretStr
 from werkzeug.serving import make_server
 
 from converters import taxonomy
+from converters.geometry import ImageSize
 from converters.label_studio.config import labelling_config
 from converters.label_studio.controls import Tier
 from dermloop.home import Home
@@ -35,10 +40,16 @@ from ml_backend.label_studio import LabelStudioClient
 from ml_backend.preannotate import preannotate
 from ml_backend.s3 import ObjectStore
 from ml_backend.settings import read_settings
+from review_workflow.gateway import Gateway
+from review_workflow.label_studio_actions import install_actions
+from review_workflow.presentation import TaskDraft
+from review_workflow.settings import ReviewSettings
 
 pytestmark = pytest.mark.e2e
 LABEL_STUDIO = Path(__file__).parents[2] / ".venv-label-studio" / "bin" / "label-studio"
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
+SECRET = "0123456789abcdef"
+PASSWORD = "a-long-password"
 FOREIGN = """<View><Image name="photo" value="$photo"/>
   <RectangleLabels name="box" toName="photo"><Label value="Lesion"/></RectangleLabels></View>"""
 
@@ -98,7 +109,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, store: str) -> Iterator[Desk]
         **os.environ,
         "LABEL_STUDIO_BASE_DATA_DIR": str(home / "label-studio"),
         "LABEL_STUDIO_USERNAME": "one@example.org",
-        "LABEL_STUDIO_PASSWORD": "a-long-password",
+        "LABEL_STUDIO_PASSWORD": PASSWORD,
         "LABEL_STUDIO_USER_TOKEN": TOKEN,
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
         "COLLECT_ANALYTICS": "0",
@@ -111,16 +122,20 @@ def desk(tmp_path_factory: pytest.TempPathFactory, store: str) -> Iterator[Desk]
     }
     command = (str(LABEL_STUDIO), "start", "--port", address.rsplit(":", 1)[1], "--no-browser")
     ensure_database(Home.at(home), Program("label-studio", "Label Studio", command, environment), print)
+    port = free_port()
     settings = read_settings(
         home=home,
+        public_url=f"http://127.0.0.1:{port}",
+        link_secret=SECRET,
         label_studio_url=address,
         label_studio_token=TOKEN,
         allowed_hosts=store.removeprefix("http://"),
         allowed_buckets="skin",
         s3_by_label_studio=True,
     )
+    install_actions(LABEL_STUDIO.parents[1])
     app = create_app(settings)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", port, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     with (home / "log").open("wb") as log:
@@ -240,3 +255,58 @@ def test_an_object_is_read_through_label_studio_and_with_own_credentials(desk: D
             ImageSource(replace(reach, buckets=frozenset()), client).fetch(shown, task["id"])
         with pytest.raises(FetchError, match="an object of a connected storage"):
             ImageSource(reach, client).fetch("s3://skin/absent.png", 10**6)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def sign_in(desk: Desk, browser: Browser) -> LabelStudioPage:
+    return LabelStudioPage(browser, desk.label_studio, "one@example.org", PASSWORD)
+
+
+def made_by_the_review(desk: Desk, project: int, *drafts: TaskDraft) -> tuple[int, ...]:
+    """Tasks as the review service makes them, with its settings' links to heat-maps."""
+    settings = ReviewSettings(heatmap_url=desk.backend, link_secret=SecretStr(SECRET))
+    gateway = Gateway(desk.label_studio, TOKEN, taxonomy.read(), heatmap=settings.heatmap_link)
+    with closing(gateway):
+        return gateway.create_tasks(project, [(draft, ImageSize(160, 120)) for draft in drafts])
+
+
+def test_a_reader_unfolds_the_heat_map_in_the_task_and_a_blind_one_has_none(desk: Desk, browser: Browser) -> None:
+    project = desk.project("heat-maps", labelling_config(taxonomy.read(), Tier.TECHNICIAN))
+    columns = {"image": "/data/local-files/?d=images/a.png", "note": "", "blind": ""}
+    seeing, blind = (TaskDraft(tuple({**columns, "blind": said}.items())) for said in ("", "blind"))
+    open_task, blind_task = made_by_the_review(desk, project, seeing, blind)
+    reader = sign_in(desk, browser)
+    asked: list[str] = []
+    reader.page.on("request", lambda request: asked.append(request.url) if "/v1/overlay" in request.url else None)
+    reader.page.goto(f"{desk.label_studio}/projects/{project}/data?task={open_task}")
+    summary = reader.page.get_by_text("Where the model looked")
+    summary.wait_for()
+    assert asked == [], "the picture is fetched when it is unfolded"
+    summary.click()
+    expect(reader.page.locator(".dl-heat img")).to_have_js_property("naturalWidth", 160)
+    reader.screenshot("heat-map-in-a-task")
+    assert asked and all("sign=" in address for address in asked)
+    assert reader.page.locator(".dl-heat a").get_attribute("target") == "_blank"
+    reader.page.goto(f"{desk.label_studio}/projects/{project}/data?task={blind_task}")
+    reader.page.locator(".dl-heat").wait_for(state="attached")
+    expect(reader.page.get_by_text("Where the model looked")).to_be_hidden()
+
+
+def test_the_data_manager_tells_the_model_and_how_far_its_training_is(desk: Desk, browser: Browser) -> None:
+    project = desk.project("trained", FOREIGN)
+    desk.call("POST", f"projects/{project}/import", json=[{"photo": "/data/local-files/?d=images/a.png"}])
+    (connection,) = desk.call("GET", f"ml?project={project}")
+    desk.call("POST", f"ml/{connection['id']}/train", json={})
+    reader = sign_in(desk, browser)
+    reader.open_queue(project)
+    reader.page.get_by_label("Select all rows").check()
+    reader.page.get_by_role("button", name=re.compile("Actions|Tasks?")).first.click()
+    reader.page.get_by_text("Model and training").click()
+    expect(reader.page.get_by_text(f"{desk.parts.host.state.version} draws the first boxes.")).to_be_visible()
+    expect(reader.page.get_by_text("The newest retraining has waited for a worker since")).to_be_visible()
+    reader.screenshot("training-in-the-data-manager")

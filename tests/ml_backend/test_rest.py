@@ -224,6 +224,9 @@ def test_a_task_carries_a_signed_link_to_its_heat_map(tmp_path: Path) -> None:
         assert shown.mimetype == "image/jpeg" and Image.open(io.BytesIO(shown.data)).size == (160, 120)
         assert client.get(link.removeprefix("https://ml.example").replace("a.png", "b.png")).status_code == 401
         assert client.get("/v1/overlay?image=/data/local-files/?d=images/a.png").status_code == 401
+        task["data"]["heatmap"] = link
+        (entry,) = client.post("/predict", json={"tasks": [task]}, headers=basic).json["results"]
+        assert entry["result"] and all("meta" not in row for row in entry["result"])
 
 
 def test_a_heat_map_is_drawn_of_allowed_addresses_only(client: FlaskClient) -> None:
