@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from converters import taxonomy as taxonomies
@@ -35,13 +36,17 @@ from training.retrain import retrain
 
 CONFIG_FILE = "training.toml"
 DEFAULT_RECIPE = "loop"
+REGISTRY = "DERMLOOP_REGISTRY"
+"""Names the registry on S3 that a promotion goes to as well, where `training.toml` names none."""
+
 _APPROVED = TruthPolicy(minimum=TruthLevel.DERMATOLOGIST)
 
 
 def read_config(home: Home) -> TrainingConfig:
     """The settings of `<home>/training.toml`, or of the recipe that fits a first small set where there is none."""
     path = home.root / CONFIG_FILE
-    return training_config.read(path) if path.is_file() else training_config.recipe(DEFAULT_RECIPE)
+    found = training_config.read(path) if path.is_file() else training_config.recipe(DEFAULT_RECIPE)
+    return replace(found, registry=found.registry or os.environ.get(REGISTRY, ""))
 
 
 def run(home: Home, service: ReviewService, config: TrainingConfig, tell: Callable[[StageLine], None]) -> None:

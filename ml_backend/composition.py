@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from converters import taxonomy
 from converters.taxonomy import Taxonomy
+from ml_backend.champions import Champions, FolderChampions, RegistryChampions
 from ml_backend.fetch import ImageSource, Reach
 from ml_backend.host import PipelineHost
 from ml_backend.images import DecodeLimits
 from ml_backend.label_studio import LabelStudioClient
 from ml_backend.links import heatmap_link
 from ml_backend.metrics import Metrics
+from ml_backend.remote_folders import RemoteFolders
 from ml_backend.s3 import ObjectStore
 from ml_backend.service import PredictionService
 from ml_backend.settings import Settings
@@ -64,7 +66,7 @@ class Parts:
 def build(settings: Settings) -> Parts:
     """The parts for these settings; models begin to load in the background, nothing is waited for."""
     known = taxonomy.read()
-    host = PipelineHost(settings.models_folder, known, settings.threads)
+    host = PipelineHost(_champions(settings, known), settings.threads)
     host.start()
     limits = DecodeLimits(settings.max_bytes, settings.max_pixels)
     return Parts(
@@ -74,6 +76,13 @@ def build(settings: Settings) -> Parts:
         service=PredictionService(host, limits),
         source=ImageSource(_reach(settings), _uploads(settings), _objects(settings)),
     )
+
+
+def _champions(settings: Settings, known: Taxonomy) -> Champions:
+    if settings.registry is None:
+        return FolderChampions(settings.models_folder, known)
+    registry = RemoteFolders(settings.registry, ObjectStore(settings.s3_endpoint))
+    return RegistryChampions(registry, settings.cache_folder, known)
 
 
 def _reach(settings: Settings) -> Reach:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -9,45 +10,54 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.taxonomy import Taxonomy
-from ml_backend.bundle import ModelBundle, champion_version, load_bundle
-from ml_backend.errors import BundleError, NoModelError
+from ml_backend.bundle import ModelBundle
+from ml_backend.champions import Champions
+from ml_backend.errors import NoModelError, ServingError, StoreError
 from ml_backend.pipeline import Pipeline
 
 _log = logging.getLogger(__name__)
-POLL_SECONDS = 0.5
+_AGAIN_SECONDS = 30.0
+"""So long a champion that was refused is left alone; somebody may have mended it meanwhile."""
+
+_JOIN_SECONDS = 10.0
+_SERVED_ON = "What was served before is served on."
 
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """What the host serves now: a version or None, and why the champion could not be loaded, if so."""
+    """What the host serves now: a version or None, and why that is not the champion, or may not be, if so."""
 
     version: str | None
     error: str | None
     loading: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    version: str
+    at: float
+    reason: str
+
+
 class PipelineHost:
-    """Serves the pipeline named by `models/champion.json`, replacing it whole when the pointer moves.
+    """Serves the pipeline of the champion, replacing it whole when another one is named.
 
     A caller takes `current()` once for a batch, so that one batch has one version; the replaced pipeline lives on
-    until its last batch ends. A champion that cannot be loaded leaves the former one in place.
+    until its last batch ends. A champion that cannot be loaded, or asked for, leaves the former one in place.
     """
 
     def __init__(
         self,
-        models: Path,
-        taxonomy: Taxonomy | None = None,
+        champions: Champions,
         threads: int | None = None,
         opener: Callable[..., Pipeline] = Pipeline.open,
     ) -> None:
-        self.models = models
-        self._taxonomy = taxonomy
+        self._champions = champions
         self._threads = threads
         self._opener = opener
         self._pipeline: Pipeline | None = None
         self._error: str | None = None
-        self._refused: str | None = None
+        self._refused: _Refusal | None = None
         self._settled = threading.Event()
         self._stop = threading.Event()
         self._turn = threading.Lock()
@@ -63,7 +73,12 @@ class PipelineHost:
         """Ends the following; the pipeline stays usable."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_JOIN_SECONDS)
+
+    @property
+    def models(self) -> Path:
+        """The folder that bundles are loaded from."""
+        return self._champions.folder
 
     @property
     def state(self) -> HostState:
@@ -78,13 +93,15 @@ class PipelineHost:
         return pipeline.bundle if pipeline else None
 
     def refresh(self) -> None:
-        """Reads the pointer and swaps if it moved; returns when the new champion serves or has been refused."""
+        """Asks for the champion and swaps if it is another; returns when it serves or has been refused."""
         with self._turn:
             try:
                 self._swap()
-            except BundleError as error:
-                self._error = str(error)
-                _log.error("champion refused: %s", error)
+            except StoreError as error:
+                self._serve_on()
+                self._tell(f"{error} {_SERVED_ON}" if self._pipeline else str(error))
+            except ServingError as error:
+                self._tell(str(error))
             self._settled.set()
 
     def current(self, patience: float = 30.0) -> Pipeline:
@@ -94,11 +111,13 @@ class PipelineHost:
         """
         if self._thread is not None:
             self._settled.wait(patience)
-        if self._pipeline is None:
+        if self._pipeline is None and not (self._thread is not None and self._champions.remote):
             self.refresh()
         if self._pipeline is None:
             found = self._error or "no champion"
-            raise NoModelError(str(self.models), found, "a promoted bundle", "Train and promote a first model.")
+            raise NoModelError(
+                str(self._champions.folder), found, "a promoted bundle", "Train and promote a first model."
+            )
         return self._pipeline
 
     def wait_for(self, version: str, patience: float = 10.0) -> bool:
@@ -111,17 +130,42 @@ class PipelineHost:
     def _follow(self) -> None:
         while not self._stop.is_set():
             self.refresh()
-            self._stop.wait(POLL_SECONDS)
+            self._stop.wait(self._champions.pause)
 
     def _swap(self) -> None:
-        version = champion_version(self.models)
-        serving = self._pipeline.bundle.version if self._pipeline else None
-        if version is None or version in (serving, self._refused):
-            if version == serving:
-                self._error = self._refused = None
+        version = self._champions.named()
+        if version is None:
             return
-        self._refused = version
-        bundle = load_bundle(self.models / version, self._taxonomy)
-        self._pipeline = self._opener(bundle, self._threads)
+        if (refusal := self._refusal_of(version)) is not None:
+            self._error = refusal.reason
+            return
+        if self.serving is None or version != self.serving.version:
+            self._open(version)
         self._error = self._refused = None
+
+    def _open(self, version: str) -> None:
+        try:
+            self._pipeline = self._opener(self._champions.bring(version), self._threads)
+        except StoreError:
+            raise
+        except ServingError as error:
+            self._refused = _Refusal(version, time.monotonic(), str(error))
+            raise
+        self._champions.settled(version)
         _log.info("champion %s serves", version)
+
+    def _refusal_of(self, version: str) -> _Refusal | None:
+        known = self._refused
+        recent = known is not None and time.monotonic() - known.at < _AGAIN_SECONDS
+        return known if known is not None and known.version == version and recent else None
+
+    def _serve_on(self) -> None:
+        """Serves what was served here last, where nothing is yet."""
+        if self._pipeline is None and (known := self._champions.remembered()) is not None:
+            with contextlib.suppress(ServingError):
+                self._open(known)
+
+    def _tell(self, error: str) -> None:
+        if error != self._error:
+            _log.error("champion not followed: %s", error)
+        self._error = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ml_backend.host import HostState
 from ml_backend.service import Analysis
 from telemetry import catalogue
 from telemetry.metrics import Meter, State
@@ -23,7 +24,8 @@ class Metrics:
                 if lesion.score is not None:
                     self.meter.observe(catalogue.LESION_SCORE, lesion.score, found.bundle.version)
 
-    def page(self, version: str | None) -> bytes:
-        """The metrics page, with the version that serves now."""
-        serving = [State(catalogue.MODEL, 1, (version,))] if version is not None else []
-        return self.meter.page([State(catalogue.READY, version is not None), *serving])
+    def page(self, now: HostState) -> bytes:
+        """The metrics page, with the version that serves now and whether it is the champion."""
+        serving = [State(catalogue.MODEL, 1, (now.version,))] if now.version is not None else []
+        states = (State(catalogue.READY, now.version is not None), State(catalogue.FOLLOWED, now.error is None))
+        return self.meter.page([*states, *serving])

@@ -59,7 +59,7 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @routes.get("/metrics")
     def metrics() -> Response:
-        page = parts.metrics.page(parts.host.state.version)
+        page = parts.metrics.page(parts.host.state)
         return Response(page, content_type=CONTENT_TYPE)
 
     @routes.get("/healthz")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
@@ -13,6 +15,7 @@ import orjson
 
 from ml_backend.errors import FetchError, StoreError
 
+_CHUNK = 1 << 20
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _KEPT_HEADERS = ("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType")
 
@@ -60,6 +63,25 @@ class ObjectStore:
         if len(content) > max_bytes:
             raise FetchError(item, "more bytes", f"at most {max_bytes}", "Scale the image down.")
         return content
+
+    def look(self, bucket: str, key: str) -> bytes | None:
+        """The bytes of a small object, or None where there is none; raises StoreError where it cannot be asked for."""
+        try:
+            with _told(f"s3://{bucket}/{key}"):
+                return bytes(self.client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        except StoreError as error:
+            if error.value in _MISSING:
+                return None
+            raise
+
+    def fetch(self, bucket: str, key: str, target: Path) -> str:
+        """The SHA-256 of an object's bytes, which are in a file now; raises StoreError where they cannot be had."""
+        digest = hashlib.sha256()
+        with _told(f"s3://{bucket}/{key}"), target.open("wb") as sink:
+            for chunk in self.client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(_CHUNK):
+                digest.update(chunk)
+                sink.write(chunk)
+        return digest.hexdigest()
 
     def head(self, bucket: str, key: str) -> StoredObject | None:
         """What is known of an object without reading it, or None where there is none; raises StoreError otherwise."""
@@ -111,6 +133,9 @@ class ObjectStore:
                 yield from ((str(row["Key"]), str(row["ETag"])) for row in page.get("Contents", ()))
 
 
+_ENDPOINT = "Check the endpoint and the credentials."
+
+
 @contextmanager
 def _told(item: str) -> Iterator[None]:
     """Turns what botocore raises into one StoreError that names the object and the store's own code."""
@@ -122,4 +147,4 @@ def _told(item: str) -> Iterator[None]:
         code = str(error.response.get("Error", {}).get("Code") or "ClientError")
         raise StoreError(item, code, "the store to accept it", "Check key, bucket and credentials.") from error
     except BotoCoreError as error:
-        raise StoreError(item, type(error).__name__, "an answer from the store", "Check the endpoint.") from error
+        raise StoreError(item, type(error).__name__, "an answer from the store", _ENDPOINT) from error

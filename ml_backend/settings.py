@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ml_backend.errors import SettingsError
+from ml_backend.remote_folders import split_address
 
 _SECRET_LENGTH = 16
 _List = Annotated[tuple[str, ...], NoDecode]
@@ -26,6 +27,8 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".dermloop"), description="folder of the local stack")
     models: Path | None = Field(None, description="folder of bundles; <home>/models by default")
+    registry: str | None = Field(None, description="s3:// address of a registry that machines share; replaces models")
+    model_cache: Path | None = Field(None, description="folder for its bundles; <home>/model-cache by default")
     image_root: Path | None = Field(None, description="what /data/local-files/?d= counts from; <home> by default")
     upload_root: Path | None = Field(None, description="Label Studio's media folder, where it is on this machine")
     jobs_url: str | None = Field(None, description="file or redis:// address of the queue; <home>/jobs.db by default")
@@ -49,6 +52,11 @@ class Settings(BaseSettings):
     max_pixels: int = Field(80_000_000, ge=1, description="largest picture accepted")
     predict_seconds: float = Field(80.0, gt=0, description="time for one /predict; Label Studio waits 100 s")
 
+    @field_validator("registry", "model_cache", mode="before")
+    @classmethod
+    def _none_for_nothing(cls, value: Any) -> Any:
+        return value or None
+
     @field_validator("allowed_hosts", "allowed_buckets", "tokens", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -58,6 +66,11 @@ class Settings(BaseSettings):
     def models_folder(self) -> Path:
         """Where bundles and the champion pointer lie."""
         return self.models or self.home / "models"
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where bundles of a shared registry are kept on this machine."""
+        return self.model_cache or self.home / "model-cache"
 
     @property
     def images_folder(self) -> Path:
@@ -101,10 +114,19 @@ def _checked(settings: Settings) -> Settings:
     if settings.link_secret is not None and len(settings.link_secret.get_secret_value()) < _SECRET_LENGTH:
         expected = f"{_SECRET_LENGTH} characters or more"
         raise SettingsError("DERMLOOP_ML_LINK_SECRET", "a short secret", expected, "Choose a longer one.")
+    if settings.registry is not None:
+        _require_registry(settings)
     if settings.open_mode and not _is_loopback(settings.host):
         cure = "Set DERMLOOP_ML_BASIC_AUTH_USER and _PASSWORD or DERMLOOP_ML_TOKENS, or bind to 127.0.0.1."
         raise SettingsError("DERMLOOP_ML_HOST", settings.host, "a login for every address but loopback", cure)
     return settings
+
+
+def _require_registry(settings: Settings) -> None:
+    name, address = "DERMLOOP_ML_REGISTRY", settings.registry or ""
+    if settings.models is not None:
+        raise SettingsError(f"{name} and DERMLOOP_ML_MODELS", "both", "one of them", "Unset the other.")
+    split_address(address, name)
 
 
 def _is_loopback(host: str) -> bool:

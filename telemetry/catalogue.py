@@ -44,6 +44,9 @@ LESION_SCORE = Metric(
     _SHARES,
 )
 READY = Metric("dermloop_ready", Kind.GAUGE, "backend", "1 where a champion serves")
+FOLLOWED = Metric(
+    "dermloop_champion_followed", Kind.GAUGE, "backend", "0 where the champion is refused, or cannot be asked for"
+)
 MODEL = Metric("dermloop_model_info", Kind.GAUGE, "backend", "1 for the serving version", ("version",))
 
 JOBS = Metric("dermloop_jobs", Kind.GAUGE, "worker", "Jobs on record", ("kind", "state"))
@@ -80,7 +83,7 @@ EVENTS = Metric(
 )
 
 CATALOGUE: tuple[Metric, ...] = (
-    REQUEST_SECONDS, PICTURES, LESIONS, LESION_SCORE, READY, MODEL,
+    REQUEST_SECONDS, PICTURES, LESIONS, LESION_SCORE, READY, FOLLOWED, MODEL,
     JOBS, JOB_OLDEST, JOB_SECONDS,
     IMAGES, WAITING, OLDEST, OUTBOX, OUTBOX_LAG, INBOX, SYNC_FAILING,
     WEBHOOKS, WEBHOOKS_LOST, WEBHOOKS_EXPECTED, EVENTS,

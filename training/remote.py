@@ -8,19 +8,16 @@
 
 The log decides: an entry is written only where there is none with its number, so that of two people who promote at the
 same moment one is refused. The pointer follows the log, and a pointer left behind by a killed process is put right by
-the next reader. Conditions are S3's own (`If-None-Match`, `If-Match`). The one door to boto3 in this package.
+the next reader. Conditions are S3's own (`If-None-Match`, `If-Match`). Whoever only reads needs no more than
+`ml_backend.remote_folders`: serving follows the pointer with it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +26,13 @@ import orjson
 from converters import dataset as datasets
 from converters.dataset import DatasetVersion, file_digest
 from ml_backend import bundle as bundles
-from ml_backend.bundle import ModelBundle
+from ml_backend.bundle import CHAMPION, ModelBundle
+from ml_backend.errors import FetchError, SettingsError, StoreError
+from ml_backend.remote_folders import MARK, RemoteFolders
+from ml_backend.s3 import ObjectStore
 from training.errors import RegistryError
 from training.registry import Promotion, decode_promotion
 
-MARK = "_COMPLETE"
-POINTER = "champion.json"
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 _THREADS = 8
@@ -44,19 +42,15 @@ class RemoteRegistry:
     """Everything below one `s3://bucket/prefix`; connects on first use, with the environment's credentials."""
 
     def __init__(self, address: str) -> None:
-        bucket, _, prefix = address.removeprefix("s3://").partition("/")
-        if not address.startswith("s3://") or not bucket:
-            raise RegistryError("registry", address, "s3://bucket or s3://bucket/prefix", "Correct the address.")
-        self.address = address.rstrip("/")
-        self._bucket, self._prefix = bucket, prefix.strip("/")
+        try:
+            self._folders = RemoteFolders(address, ObjectStore())
+        except SettingsError as error:
+            raise RegistryError(error.item, error.value, error.expected, error.cure) from error
+        self.address, self._bucket, self._key = self._folders.address, self._folders.bucket, self._folders.key
 
-    @cached_property
+    @property
     def _client(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        settings = Config(connect_timeout=5, retries={"max_attempts": 3}, max_pool_connections=_THREADS)
-        return boto3.client("s3", config=settings)
+        return self._folders.store.client
 
     def push_dataset(self, version: DatasetVersion) -> int:
         """How many files of a dataset version were sent; 0 where it is there already. Its images are checked first."""
@@ -96,7 +90,7 @@ class RemoteRegistry:
         entries = self.history()
         if not entries:
             return None
-        known = self._read(self._key(POINTER))
+        known = self._read(self._key(CHAMPION))
         wanted = {"version": entries[-1].version, "entry": len(entries)}
         if known is None or orjson.loads(known)["entry"] < len(entries):
             self._point(wanted)
@@ -104,19 +98,20 @@ class RemoteRegistry:
 
     def pointer(self) -> str | None:
         """What the pointer says: one request, for whoever asks every second."""
-        found = self._read(self._key(POINTER))
+        found = self._read(self._key(CHAMPION))
         return str(orjson.loads(found)["version"]) if found else None
 
     def record(self, entry: Promotion) -> None:
         """Appends a change to the log and moves the pointer.
 
-        Raises RegistryError where the version is not there, and where somebody else changed the champion meanwhile.
+        The first change may come from a machine that had a champion of its own. Raises RegistryError where the version
+        is not there, and where somebody else changed the champion meanwhile.
         """
         if self._read(self._key(f"models/{entry.version}/{MARK}")) is None:
             raise RegistryError(entry.version, "not there", f"a model under {self.address}", "Push it first.")
         entries = self.history()
         current = entries[-1].version if entries else None
-        if current != entry.previous:
+        if entries and current != entry.previous:
             raise RegistryError(f"champion of {self.address}", current, f"{entry.previous}", _AGAIN)
         number = len(entries) + 1
         if not self._put_new(self._key(f"promotions/{number:08d}.json"), orjson.dumps(asdict(entry))):
@@ -125,16 +120,16 @@ class RemoteRegistry:
 
     def _point(self, wanted: dict[str, Any]) -> None:
         """Moves the pointer unless it is at this entry of the log, or further, already."""
-        key = self._key(POINTER)
+        key = self._key(CHAMPION)
         for _ in range(10):
-            with self._told(POINTER):
+            with self._told(CHAMPION):
                 known, etag = self._read_tagged(key)
                 if known is not None and orjson.loads(known)["entry"] >= wanted["entry"]:
                     return
                 condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
                 if self._put(key, orjson.dumps(wanted), **condition):
                     return
-        raise RegistryError(f"{self.address}/{POINTER}", "ever another", "a moment alone with it", _AGAIN)
+        raise RegistryError(f"{self.address}/{CHAMPION}", "ever another", "a moment alone with it", _AGAIN)
 
     def _push(self, folder: Path, place: str, names: Iterable[str]) -> int:
         digests = {name: file_digest(folder / name) for name in names}
@@ -155,28 +150,10 @@ class RemoteRegistry:
             self._client.put_object(Bucket=self._bucket, Key=self._key(place), Body=stream)
 
     def _pull(self, place: str, target: Path) -> None:
-        mark = self._read(self._key(f"{place}/{MARK}"))
-        if mark is None:
-            raise RegistryError(f"{self.address}/{place}", "not there", "a finished upload", "Push it, or correct it.")
-        digests: dict[str, str] = orjson.loads(mark)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                list(pool.map(lambda name: self._fetch(f"{place}/{name}", draft / name, digests[name]), digests))
-            draft.rename(target)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-
-    def _fetch(self, place: str, path: Path, digest: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if ".." in Path(place).parts:
-            raise RegistryError(place, "..", "a path inside the folder", "Push it again.")
-        content = self._read(self._key(place))
-        found = hashlib.sha256(content or b"").hexdigest()
-        if content is None or found != digest:
-            raise RegistryError(f"{self.address}/{place}", found, f"SHA-256 {digest}", "Restore the object.")
-        path.write_bytes(content)
+            self._folders.bring(place, target)
+        except (FetchError, StoreError) as error:
+            raise RegistryError(error.item, error.value, error.expected, error.cure) from error
 
     def _put_new(self, key: str, content: bytes) -> bool:
         return self._put(key, content, IfNoneMatch="*")
@@ -207,9 +184,6 @@ class RemoteRegistry:
                 return None, ""
             raise
         return bytes(found["Body"].read()), str(found["ETag"])
-
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}/{name}" if self._prefix else name
 
     @contextmanager
     def _told(self, item: str) -> Iterator[None]:

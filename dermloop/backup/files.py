@@ -16,7 +16,7 @@ _TRIES = 3
 OWN_COPIES = frozenset({"review.db", "jobs.db", "label_studio.sqlite3"})
 """Databases: they are read through the database, never as files."""
 
-_LEFT_OUT = frozenset({"logs", "served", "demo", "first-bundle", "run.json", "ready.json", ".restoring"})
+_LEFT_OUT = frozenset({"logs", "served", "demo", "first-bundle", "model-cache", "run.json", "ready.json", ".restoring"})
 """What is made anew, or says what runs now."""
 
 _POINTERS = (

@@ -6,9 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,8 +16,8 @@ from pathlib import Path
 import pytest
 import requests
 from builders_compose import DOCKER, example_environment, service
+from builders_processes import free_ports, image_instruction, until
 from builders_serving import bundle, encoded, pixels
-from dockerfile_parse import DockerfileParser
 
 from ml_backend.bundle import set_champion
 
@@ -27,28 +25,6 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "reader-token-of-this-test"
 BOUND_SECONDS = 10.0
 """After a promotion no replica may serve the old version for longer; measured: about a second on an idle machine."""
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
-def instruction(name: str, kind: str) -> list[str]:
-    parsed = DockerfileParser(path=str(DOCKER / name / "Dockerfile")).structure
-    value = next(step["value"] for step in reversed(parsed) if step["instruction"] == kind)
-    found = json.loads(value[value.index("[") :])
-    return [sys.executable if word == "python" else word for word in found]
-
-
-def until(holds: object, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @dataclass
@@ -87,7 +63,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         until(made.certificate.is_file)
         for port in ports:
             until(lambda port=port: answers(f"http://127.0.0.1:{port}/readyz"))  # type: ignore[misc]
-            check = instruction("serving", "HEALTHCHECK")
+            check = image_instruction("serving", "HEALTHCHECK")
             assert subprocess.run(check, env={"DERMLOOP_ML_PORT": str(port)}, check=False).returncode == 0
         yield made
 
@@ -97,7 +73,7 @@ def start(stack: contextlib.ExitStack, home: Path, port: int, log: object) -> su
     given = dict(service("serving", {**example_environment(), "DERMLOOP_ML_TOKENS": f"reader:{TOKEN}"})["environment"])
     given |= {"DERMLOOP_ML_HOME": str(home), "DERMLOOP_ML_PORT": str(port), "DERMLOOP_ML_HOST": "127.0.0.1"}
     given |= {"DERMLOOP_ML_THREADS": "1", "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    return started(stack, instruction("serving", "CMD"), given, log)
+    return started(stack, image_instruction("serving", "CMD"), given, log)
 
 
 def started(

@@ -12,6 +12,7 @@ from builders_serving import bundle, encoded, pixels
 from converters import taxonomy
 from converters.label_studio.config import labelling_config
 from converters.label_studio.controls import Tier
+from ml_backend.champions import FolderChampions
 from ml_backend.errors import LabelStudioError
 from ml_backend.fetch import ImageSource, Reach
 from ml_backend.host import PipelineHost
@@ -53,7 +54,7 @@ class Project:
 def run(tmp_path: Path) -> tuple[Path, PredictionService, ImageSource]:
     (tmp_path / "a.png").write_bytes(encoded(pixels()))
     (tmp_path / "bad.png").write_bytes(b"")
-    return tmp_path, PredictionService(PipelineHost(tmp_path / "models")), ImageSource(Reach(tmp_path))
+    return tmp_path, PredictionService(PipelineHost(FolderChampions(tmp_path / "models"))), ImageSource(Reach(tmp_path))
 
 
 def test_every_task_is_predicted_once_and_shown(run: tuple[Path, PredictionService, ImageSource]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from builders_serving import bundle, encoded, pixels
 
+from ml_backend.champions import FolderChampions
 from ml_backend.errors import InferenceError, OutOfTimeError
 from ml_backend.host import PipelineHost
 from ml_backend.pipeline import ImagePrediction, Pipeline, PreparedImage
@@ -21,7 +22,7 @@ GOOD = encoded(pixels())
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[PredictionService]:
     bundle(tmp_path)
-    made = PredictionService(PipelineHost(tmp_path / "models"))
+    made = PredictionService(PipelineHost(FolderChampions(tmp_path / "models")))
     yield made
     made.close()
 

@@ -128,6 +128,13 @@ def test_a_pointer_left_behind_by_a_killed_process_is_put_right_by_the_next_read
     assert there.pointer() == other.version
 
 
+def test_a_machine_with_a_champion_of_its_own_begins_an_empty_registry(s3: Any, tmp_path: Path) -> None:
+    one, there = bundle(tmp_path), RemoteRegistry(ADDRESS)
+    other = bundle(tmp_path, champion=False, name="next")
+    assert promoted(other, there).previous == one.version
+    assert there.pointer() == other.version
+
+
 def test_a_model_that_was_never_sent_cannot_be_promoted_there(s3: Any, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="Push it first"):
         RemoteRegistry(ADDRESS).record(Promotion(Change.PROMOTE, "ghost-1", None, "ada", "now", "hope"))
