@@ -18,12 +18,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from serve_sides import Cost, Peer, Rounds, Sessions, Started, application, predict, served, timed
 
 from converters import taxonomy
 from converters.taxonomy import Target
 from ml_backend.bundle import ClassifierSpec, DetectorSpec, set_champion, write_bundle
+from ml_backend.onnx_session import Graph
+from ml_backend.pipeline import DETECTOR_BATCH
 
 CACHE = Path(os.environ.get("DERMLOOP_HOME", ".dermloop")) / "bench" / "serve"
 PICTURES = 64
@@ -40,6 +43,7 @@ def main() -> None:
     sessions = Sessions(graphs)
     _batches(graphs, detect, both, sessions)
     _large(detect)
+    _apart(graphs)
     with served(both) as started:
         _line("serve.start_health", started.health, None, 2.0, "s", "from start to /health 200")
         _line("serve.start_first", started.first, None, 4.0, "s", "from start to the first prediction")
@@ -96,6 +100,26 @@ def _large(home: Path) -> None:
         )
     note = f"24 megapixels, request to boxes; target ≤ 0.4 × peer; ours {_both(rounds.ratio('ours', 'peer'))} × peer"
     _line("serve.large_jpeg", 1e3 * rounds.cost("ours").wall, 1e3 * rounds.cost("peer").wall, None, "ms", note)
+
+
+def _apart(graphs: Path) -> None:
+    """Whether the detector is quicker on a batch's pictures side by side, as they are served, or stacked."""
+    graph = Graph(graphs / "yolo11n.onnx", side_by_side=True)
+    squares = [_square(number) for number in range(DETECTOR_BATCH)]
+    stacked = np.concatenate(squares)
+    sides = {
+        "apart": lambda: timed(lambda: graph.run_each(squares)).each(DETECTOR_BATCH),
+        "stacked": lambda: timed(lambda: graph.run(stacked)).each(DETECTOR_BATCH),
+    }
+    rounds = Rounds(sides, rounds=15)
+    costs = [1e3 * rounds.cost(name).wall for name in sides]
+    found = _both(rounds.ratio("stacked", "apart"))
+    note = f"{DETECTOR_BATCH} pictures at 640, a thread each; peer = one run over all of them stacked: {found} × ours"
+    _line("serve.detector_apart", costs[0], costs[1], None, "ms/image", note)
+
+
+def _square(seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random((1, 3, 640, 640), dtype=np.float32)
 
 
 def _single(started: Started, sessions: Sessions) -> None:

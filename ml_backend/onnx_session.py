@@ -48,7 +48,8 @@ class Graph:
         """What `run` answers to each of several batches, in order.
 
         Side by side, a thread for each, nobody waits for the other threads after every operator, and one picture's
-        values stay in the processor's cache: quicker than one run over all of them stacked.
+        values stay in the processor's cache. YOLO11n at 640 on two processors: one run over pictures stacked took 1.20
+        times as long for two or four of them, 1.27 times for eight (`serve.detector_apart` of the bench measures it again).
         """
         if len(batches) == 1:
             return [self.run(batches[0], first)]
