@@ -49,7 +49,7 @@ class Graph:
 
         Side by side, a thread for each, nobody waits for the other threads after every operator, and one picture's
         values stay in the processor's cache. YOLO11n at 640 on two processors: one run over pictures stacked took 1.20
-        times as long for two or four of them, 1.27 times for eight (`serve.detector_apart` of the bench measures it again).
+        times as long for two or four, 1.27 times for eight (`serve.detector_apart` of the bench measures it again).
         """
         if len(batches) == 1:
             return [self.run(batches[0], first)]
