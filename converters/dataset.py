@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from converters import manifest, pixels, taxonomy
 from converters.annotation import Annotation, ImageRecord, Shape
 from converters.errors import DatasetError
 from converters.taxonomy import Taxonomy
+from converters.whole import whole_folder
 
 MANIFEST = "manifest.jsonl"
 VERSION = "version.json"
@@ -212,22 +212,16 @@ def _write_whole(
     sources: Mapping[str, Path],
     burned: Mapping[str, tuple[Shape, ...]],
 ) -> None:
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    (draft / "images").mkdir(parents=True)
-    for item in items:
-        source, place = sources[item.record.image_id], draft / item.record.uri
-        if redactions := burned.get(item.record.image_id):
-            place.write_bytes(pixels.exported(source, redactions))
-        else:
-            _link(source, place)
-    (draft / MANIFEST).write_bytes(lines)
-    (draft / VERSION).write_bytes(header)
-    try:
-        draft.rename(target)
-    except OSError:
-        shutil.rmtree(draft)
-        if not (target / VERSION).is_file():
-            raise
+    with whole_folder(target, VERSION) as draft:
+        (draft / "images").mkdir()
+        for item in items:
+            source, place = sources[item.record.image_id], draft / item.record.uri
+            if redactions := burned.get(item.record.image_id):
+                place.write_bytes(pixels.exported(source, redactions))
+            else:
+                _link(source, place)
+        (draft / MANIFEST).write_bytes(lines)
+        (draft / VERSION).write_bytes(header)
 
 
 def _link(source: Path, target: Path) -> None:

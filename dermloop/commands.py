@@ -18,6 +18,7 @@ import orjson
 from rich.console import Console
 
 from converters.annotation import ImageRecord
+from converters.whole import write_whole
 from dermloop import console as shown
 from dermloop.console import Steps
 from dermloop.errors import DermloopError, StartError
@@ -184,9 +185,7 @@ def _addresses(stack: Stack) -> dict[str, str]:
 
 
 def _write_ready(stack: Stack) -> None:
-    draft = stack.home.ready_file.with_suffix(".draft")
-    draft.write_text(json.dumps(_addresses(stack)), encoding="utf-8")
-    draft.replace(stack.home.ready_file)
+    write_whole(stack.home.ready_file, json.dumps(_addresses(stack)).encode())
 
 
 def _review_states(place: Home) -> dict[str, int]:

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from converters import dataset as datasets
 from converters import taxonomy
 from converters.dataset import Dataset, DatasetItem, DatasetVersion
 from converters.splits import SplitPolicy, split
+from converters.whole import whole_folder
 from dermloop.demo import DemoImage, DemoOptions, render
 from dermloop.errors import StartError
 from dermloop.home import Home, cache_folder
@@ -36,6 +36,7 @@ SEED, COUNT, OPTIONS = 1000, 150, DemoOptions(size=256)
 
 _WORK = "first-bundle"
 _PROGRESS = "progress"
+_NAME = "bundle.txt"
 _LINEAGE_RUNS = ("detector_run", "classifier_run")
 
 
@@ -87,7 +88,7 @@ def make(home: Home, tell: Callable[[StageLine], None]) -> None:
     recipe = config.recipe("first")
     version = synthetic_version(home.root / _WORK, (render(SEED, index, OPTIONS) for index in range(COUNT)))
     kept = cache_folder() / "bundles" / hashlib.sha256(f"{version.digest} {recipe}".encode()).hexdigest()[:16]
-    if not (kept / "bundle.txt").is_file():
+    if not (kept / _NAME).is_file():
         bundle = retrain.train_first_bundle(
             version,
             models=home.models,
@@ -130,22 +131,18 @@ def main() -> None:
 
 def _keep(home: Home, target: Path, version: str, runs: Iterable[str]) -> None:
     """Copies a bundle and the runs that it came from; the folder appears whole or not at all."""
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    shutil.copytree(home.models / version, draft / "models" / version)
-    for run in runs:
-        shutil.copytree(home.root / "runs" / run, draft / "runs" / run)
-    (draft / "bundle.txt").write_text(version, encoding="utf-8")
-    try:
-        draft.rename(target)
-    except OSError:
-        shutil.rmtree(draft)
+    with whole_folder(target, _NAME) as draft:
+        shutil.copytree(home.models / version, draft / "models" / version)
+        for run in runs:
+            shutil.copytree(home.root / "runs" / run, draft / "runs" / run)
+        (draft / _NAME).write_text(version, encoding="utf-8")
 
 
 def _restore(home: Home, kept: Path) -> str:
     for part in ("models", "runs"):
         for source in (kept / part).glob("*"):
             shutil.copytree(source, home.root / part / source.name, dirs_exist_ok=True)
-    return (kept / "bundle.txt").read_text(encoding="utf-8").strip()
+    return (kept / _NAME).read_text(encoding="utf-8").strip()
 
 
 def _line(stage: StageReport) -> StageLine:

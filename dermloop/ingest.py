@@ -6,7 +6,6 @@ Nothing is dropped quietly: each file, row or column that is not taken over is i
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from converters.annotation import ImageRecord
 from converters.errors import ConversionError
 from converters.formats.metadata_csv import MetadataRow, MetadataTable, read_rows
 from converters.images import CleanImage, ImageLimits
+from converters.whole import write_whole
 from dermloop.errors import IngestError
 from dermloop.home import Home
 
@@ -173,10 +173,7 @@ def _store(image: CleanImage, home: Home) -> bool:
     target = home.images / f"{image.image_id}{image.suffix}"
     if target.exists() and target.stat().st_size == len(image.content):
         return False
-    home.images.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{uuid.uuid4().hex}")
-    draft.write_bytes(image.content)
-    draft.replace(target)
+    write_whole(target, image.content)
     return True
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import requests
 
+from converters.whole import whole_file
 from dermloop.errors import AccountError, ProvisionError
 from dermloop.home import Home
 from dermloop.people_table import read_people
@@ -130,13 +131,12 @@ def _first_passwords(path: Path) -> dict[str, str]:
 
 
 def _write_private(path: Path, passwords: dict[str, str]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("email", "first_password"))
-        writer.writerows(passwords.items())
-    draft.replace(path)
+    with whole_file(path) as draft:
+        draft.touch(0o600)
+        with draft.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("email", "first_password"))
+            writer.writerows(passwords.items())
 
 
 def _projects(service: ReviewService, deadline: float) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +15,7 @@ import orjson
 from converters import taxonomy as taxonomies
 from converters.errors import TaxonomyError
 from converters.taxonomy import Target, Taxonomy
+from converters.whole import whole_folder, write_whole
 from ml_backend.errors import BundleError
 
 HEADER = "bundle.json"
@@ -183,9 +183,7 @@ def set_champion(models: Path, version: str) -> None:
     """Points `models/champion.json` at a version, atomically; raises BundleError where there is no such bundle."""
     if Path(version).name != version or not (models / version / HEADER).is_file():
         raise BundleError("champion", version, f"one of {', '.join(list_bundles(models))}", "Name a written bundle.")
-    draft = models / f".{CHAMPION}.{uuid.uuid4().hex}"
-    draft.write_bytes(orjson.dumps({"version": version}))
-    draft.replace(models / CHAMPION)
+    write_whole(models / CHAMPION, orjson.dumps({"version": version}))
 
 
 def _version(name: str, content: Mapping[str, Any]) -> str:
@@ -257,21 +255,10 @@ def _encode_stage(stage: tuple[Path, DetectorSpec] | tuple[Path, ClassifierSpec]
 
 
 def _write_whole(target: Path, header: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    try:
-        draft.mkdir(parents=True)
+    with whole_folder(target, HEADER) as draft:
         for name, source in files.items():
             shutil.copyfile(source, draft / name)
         (draft / HEADER).write_bytes(orjson.dumps(header, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2))
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    try:
-        draft.rename(target)
-    except OSError:
-        shutil.rmtree(draft)
-        if not (target / HEADER).is_file():
-            raise
 
 
 def _file_digest(path: Path) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from converters.whole import whole_file, write_whole
+
 _STATE = "classifier-state.json"
 
 
@@ -37,9 +39,7 @@ def save(folder: Path, state: TrainingState, model: Any) -> None:
     save_weights(model, weights)
     with moments.open("wb") as stream:
         np.savez(stream, *(np.asarray(one) for one in _moments(model)))
-    draft = folder / f".{_STATE}"
-    draft.write_bytes(orjson.dumps(asdict(state)))
-    draft.replace(folder / _STATE)
+    write_whole(folder / _STATE, orjson.dumps(asdict(state)))
     for old in (*folder.glob("classifier-epoch-*.h5"), *folder.glob("classifier-epoch-*.npz")):
         if old not in (weights, moments):
             old.unlink(missing_ok=True)
@@ -59,9 +59,8 @@ def load_moments(folder: Path, state: TrainingState, model: Any) -> None:
 
 def save_weights(model: Any, path: Path) -> None:
     """Writes a model's weights, whole or not at all."""
-    draft = path.with_name(f"draft-{path.name}")
-    model.save_weights(draft)
-    draft.replace(path)
+    with whole_file(path) as draft:
+        model.save_weights(draft)
 
 
 def _moments(model: Any) -> list[Any]:

@@ -6,10 +6,8 @@ Pixels go through the serving code (`ml_backend.preprocessing`), so a model lear
 from __future__ import annotations
 
 import hashlib
-import shutil
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from converters.dataset import DatasetItem, DatasetVersion, Split
 from converters.formats.yolo_rows import ring
 from converters.geometry import PixelBox
 from converters.taxonomy import Severity, Target, Taxonomy
+from converters.whole import whole_file, whole_folder
 from ml_backend import images, preprocessing
 from ml_backend.bundle import ModelBundle
 from ml_backend.images import DecodedImage, DecodeLimits
@@ -103,7 +102,8 @@ def yolo_folder(
     target = cache / f"yolo-{version.digest[:16]}-{image_size}{kind}"
     if not (target / DATA_FILE).is_file():
         labels = _Labels(image_size, outlines, agreement_weight)
-        _write_whole(target, lambda draft: _write_yolo(version, chosen, draft, labels))
+        with whole_folder(target, DATA_FILE) as draft:
+            _write_yolo(version, chosen, draft, labels)
     used = [item for part in chosen.values() for item in part]
     counts = Counter(item.truth.finding for item in used)
     skipped = sum(1 for item in version.dataset.items if item.split is not Split.TEST) - len(used)
@@ -215,11 +215,9 @@ def _detector_key(finder: ModelBundle) -> str:
 
 
 def _store(path: Path, found: Crops) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid.uuid4().hex}.npz")
     names, sources = (np.array(words, dtype=np.str_) for words in (found.image_ids, found.sources))
     left = np.array(found.unlabelled)
-    try:
+    with whole_file(path) as draft:
         np.savez(
             draft,
             pixels=found.pixels,
@@ -229,9 +227,6 @@ def _store(path: Path, found: Crops) -> None:
             sources=sources,
             unlabelled=left,
         )
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,19 +293,3 @@ def _write_yolo(
                 (folder / WEIGHTS / f"{name}.txt").write_text(weights, encoding="ascii")
     data = "train: images/train\nval: images/val\nnames:\n  0: lesion\n"
     (folder / DATA_FILE).write_text(data, encoding="utf-8")
-
-
-def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    draft.mkdir(parents=True)
-    try:
-        write(draft)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    try:
-        draft.rename(target)
-    except OSError:
-        shutil.rmtree(draft)
-        if not (target / DATA_FILE).is_file():
-            raise

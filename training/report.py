@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from scipy import stats
 
+from converters.whole import write_whole
 from training.cases import CaseTable, ImageCase, LesionCase, Part, measures, resample_weights
 from training.config import EvaluationConfig
 from training.errors import EvaluationError
@@ -114,9 +115,7 @@ def summarise_slices(table: CaseTable, config: EvaluationConfig, parts: frozense
 
 def save(report: EvaluationReport, path: Path) -> None:
     """Writes the report as JSON, whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(orjson.dumps(encode(report), option=orjson.OPT_SORT_KEYS))
-    draft.replace(path)
+    write_whole(path, orjson.dumps(encode(report), option=orjson.OPT_SORT_KEYS))
 
 
 def load(path: Path) -> EvaluationReport:

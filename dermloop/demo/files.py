@@ -11,6 +11,7 @@ from PIL import Image
 
 from converters.annotation import Lesion
 from converters.geometry import RleMask
+from converters.whole import whole_file
 from dermloop.demo.picture import DemoImage, render
 from dermloop.demo.scene import DemoOptions
 
@@ -41,12 +42,11 @@ def write_demo(
         rows += _write_picture(folder, render(seed, index, options))
         if progress:
             progress(index + 1, count)
-    draft = folder / f".{METADATA}.draft"
-    with draft.open("w", encoding="utf-8", newline="") as stream:
+    with whole_file(folder / METADATA) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
         table = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-    return draft.replace(folder / METADATA)
+    return folder / METADATA
 
 
 def _write_picture(folder: Path, picture: DemoImage) -> Iterator[dict[str, str]]:

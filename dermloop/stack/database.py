@@ -5,14 +5,13 @@ The template holds tables and no people; each new home begins with a copy of it.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from converters.whole import whole_file
 from dermloop.errors import StartError
 from dermloop.home import Home, cache_folder
 from dermloop.stack.install import VERSION
@@ -57,7 +56,5 @@ def _migrate(label_studio: Program, template: Path) -> None:
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    shutil.copyfile(source, draft)
-    draft.replace(target)
+    with whole_file(target) as draft:
+        shutil.copyfile(source, draft)

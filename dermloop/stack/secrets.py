@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets as random_source
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converters.whole import whole_file
 from dermloop.errors import SecretsError
 from review_workflow.people import Role
 
@@ -58,12 +58,9 @@ def open_secrets(path: Path) -> StackSecrets:
 
 def save_secrets(path: Path, secrets: StackSecrets) -> None:
     """Replaces the file in one step; mode 0600 from its first byte on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(_encode(secrets))
-    draft.replace(path)
+    with whole_file(path) as draft:
+        draft.touch(0o600)
+        draft.write_text(_encode(secrets), encoding="utf-8")
 
 
 def _make() -> StackSecrets:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from converters.whole import write_whole
 from dermloop.errors import RunningError, StartError
 from dermloop.home import Home
 from dermloop.stack.programs import Program
@@ -148,9 +149,7 @@ class Supervisor:
     def _record(self) -> None:
         pids = {SUPERVISOR: os.getpid()} | {name: child.process.pid for name, child in self.children.items()}
         rows = {name: {"pid": pid, "created": _created(pid)} for name, pid in pids.items()}
-        draft = self.home.run_file.with_suffix(".draft")
-        draft.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        draft.replace(self.home.run_file)
+        write_whole(self.home.run_file, json.dumps(rows, indent=1).encode())
 
 
 def require_idle(home: Home) -> None:
