@@ -6,12 +6,26 @@ from pathlib import Path
 
 import typer
 
+from dermloop.bulk.choice import Choice, Engine
+
 app = typer.Typer(help="Read, convert or measure on very many pictures in shards.", no_args_is_help=True)
 
 HOME = typer.Option(None, help="Folder of the server's state (DERMLOOP_HOME).")
 AS_JSON = typer.Option(False, "--json", help="Print one JSON object instead of text.")
 NAME = typer.Argument(..., help="Name of the run.")
-QUEUE = typer.Option(False, "--queue", help="Put what is missing on the job queue; the same command joins it later.")
+ENGINE = typer.Option(
+    Engine.LOCAL,
+    "--engine",
+    envvar="DERMLOOP_BULK_ENGINE",
+    help="Who does the shards: this machine, workers of the job queue (`dermloop bulk work`), or Dask.",
+)
+PROCESSES = typer.Option(1, "--processes", min=1, help="How many shards at a time on this machine.")
+SCHEDULER = typer.Option(
+    "",
+    "--scheduler",
+    envvar="DERMLOOP_BULK_SCHEDULER",
+    help="Address of Dask's scheduler, such as tcp://host:8786; left out, Dask works on this machine.",
+)
 
 
 @app.command()
@@ -32,21 +46,16 @@ def plan(
 def run(
     name: str = NAME,
     retry_failed: bool = typer.Option(False, "--retry-failed", help="Read shards with unreadable pictures again."),
+    engine: Engine = ENGINE,
+    processes: int = PROCESSES,
+    scheduler: str = SCHEDULER,
     home: Path | None = HOME,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Work off all shards that are not done, here and now; interrupted, it goes on where it stopped."""
+    """Work off all shards that are not done; interrupted, the same command goes on, with this engine or another."""
     from dermloop.bulk import commands
 
-    commands.run(home, name, retry_failed, as_json)
-
-
-@app.command()
-def submit(name: str = NAME, home: Path | None = HOME, as_json: bool = AS_JSON) -> None:
-    """Put all shards that are not done on the job queue, for any number of `dermloop bulk work`."""
-    from dermloop.bulk import commands
-
-    commands.submit(home, name, as_json)
+    commands.run(home, name, retry_failed, Choice(engine, processes, scheduler), as_json)
 
 
 @app.command()
@@ -75,8 +84,8 @@ def push(name: str = NAME, home: Path | None = HOME, as_json: bool = AS_JSON) ->
 
 @app.command()
 def convert(
-    source: str = typer.Argument(..., help="File or folder to read."),
-    target: str = typer.Argument(..., help="New folder to write."),
+    source: str = typer.Argument(..., help="File, folder or s3://bucket/prefix to read."),
+    target: str = typer.Argument(..., help="New folder or s3://bucket/prefix to write."),
     writer: str = typer.Option(..., "--to", help="Format to write; `dermloop dataset formats` lists them."),
     reader: str | None = typer.Option(None, "--from", help="Format of the source; found out when left out."),
     taxonomy: Path | None = typer.Option(None, help="TOML file of classes; the shipped seven by default."),
@@ -91,8 +100,9 @@ def convert(
     read_back: bool = typer.Option(True, help="Read the target back and compare every label."),
     report: Path | None = typer.Option(None, help="Write the whole report to this JSON file."),
     shards: int = typer.Option(16, min=1, help="How many pieces of work."),
-    processes: int = typer.Option(1, min=1, help="How many shards at a time, here."),
-    queue: bool = QUEUE,
+    engine: Engine = ENGINE,
+    processes: int = PROCESSES,
+    scheduler: str = SCHEDULER,
     home: Path | None = HOME,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -101,20 +111,23 @@ def convert(
 
     from converters import taxonomy as taxonomies
     from converters.cli import request_of, split_policy
+    from converters.convert import Request
     from converters.formats.contract import WriteSettings
     from converters.naming import Names
     from dermloop.bulk import commands
-    from dermloop.bulk.sources import local
 
     classes = taxonomies.read(taxonomy)
     folder = images.absolute() if images else None
     settings = WriteSettings(classes, prefix=prefix)
-    request = request_of(
-        local(source), local(target), reader, writer, classes, folder, truth_policy, image_key, settings
-    )
     names = Names.CONTENT if content_names else Names.ORIGINAL
-    request = replace(request, split=split_policy(split, seed), names=names, allow_loss=allow_loss, read_back=read_back)
-    commands.convert(home, request, shards, processes, queue, report, as_json)
+    policy = split_policy(split, seed)
+
+    def made(place: Path, end: Path) -> Request:
+        plain = request_of(place, end, reader, writer, classes, folder, truth_policy, image_key, settings)
+        return replace(plain, split=policy, names=names, allow_loss=allow_loss, read_back=read_back)
+
+    choice = Choice(engine, processes, scheduler)
+    commands.convert(home, source, target, made, shards, choice, report, as_json)
 
 
 @app.command()
@@ -124,11 +137,14 @@ def evaluate(
     split: str = typer.Option("test", help="train, val or test."),
     config: str = typer.Option("full", help="TOML file, or a recipe."),
     shards: int = typer.Option(16, min=1, help="How many pieces of work."),
-    queue: bool = QUEUE,
+    engine: Engine = ENGINE,
+    processes: int = PROCESSES,
+    scheduler: str = SCHEDULER,
     home: Path | None = HOME,
     as_json: bool = AS_JSON,
 ) -> None:
     """Measure a bundle in shards, as `dermloop evaluate` does; figures are reckoned once, over all answers."""
     from dermloop.bulk import commands
 
-    commands.evaluate(home, model, dataset, split, config, shards, queue, as_json)
+    choice = Choice(engine, processes, scheduler)
+    commands.evaluate(home, model, dataset, split, config, shards, choice, as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +14,9 @@ from rich.console import Console
 from converters.cli import tell_report
 from converters.convert import LossError, Request
 from converters.dataset import Split
-from dermloop.bulk import conversion, sources
+from dermloop.bulk import conversion, engines, places, sources
 from dermloop.bulk import work as working
+from dermloop.bulk.choice import Choice, Engine
 from dermloop.bulk.plan import Plan, load_plan, make_plan, progress
 from dermloop.bulk.pushing import push as push_readings
 from dermloop.console import Steps
@@ -45,26 +46,14 @@ def plan(home: Path | None, name: str, source: str, shards: int, as_json: bool) 
     _print(as_json, row, f"{made.items} pictures in {made.shards} shards, to be read by {version}")
 
 
-def run(home: Path | None, name: str, retry_failed: bool, as_json: bool) -> None:
-    """Reads what is pending in this process."""
+def run(home: Path | None, name: str, retry_failed: bool, choice: Choice, as_json: bool) -> None:
+    """Has what is pending worked off."""
     settings = _settings(home)
     found = load_plan(settings.home, name)
     if retry_failed:
         found.forget_failed()
-    pending = found.pending()
-    with _steps() as steps, working.reader(settings) as own:
-        for number, shard in enumerate(pending, start=1):
-            what = f"Shard {number} of {len(pending)}:"
-            own.do(found, shard, lambda done, total, what=what: steps.progress(what, done, total))  # type: ignore[misc]
-    status(home, name, as_json)
-
-
-def submit(home: Path | None, name: str, as_json: bool) -> None:
-    """Puts what is pending on the queue."""
-    settings = _settings(home)
-    with closing(working.open_queue(settings)) as queue:
-        count = working.submit(load_plan(settings.home, name), queue, getpass.getuser())
-    _print(as_json, {"submitted": count}, f"{count} shards are on the queue.")
+    if _worked_off(settings, found, choice, as_json):
+        status(home, name, as_json)
 
 
 def work(home: Path | None) -> None:
@@ -90,29 +79,37 @@ def push(home: Path | None, name: str, as_json: bool) -> None:
 
 
 def convert(
-    home: Path | None, request: Request, shards: int, processes: int, queued: bool, report: Path | None, as_json: bool
+    home: Path | None,
+    source: str,
+    target: str,
+    request_of: Callable[[Path, Path], Request],
+    shards: int,
+    choice: Choice,
+    report: Path | None,
+    as_json: bool,
 ) -> None:
     """Converts in shards and joins them, or puts on the queue what is missing."""
     settings = _settings(home)
+    request = request_of(places.brought(settings.home, source), places.local_target(settings.home, target))
     found = conversion.plan(settings.home, request, shards)
-    if queued and found.pending():
-        _queue(settings, found, as_json)
+    if not _worked_off(settings, found, choice, as_json):
         return
     with _steps() as steps:
-        if found.pending():
-            working.beside(settings.home, found, processes, lambda done, total: steps.progress("Shards", done, total))
+
+        def tell(stage: str, count: int) -> None:
+            steps.progress(f"Joining: {stage}", count, found.items)
+
         try:
-            joined = conversion.join(
-                found, request, lambda stage, count: steps.progress(f"Joining: {stage}", count, found.items)
-            )
+            joined = conversion.join(found, request, tell, lambda: places.deliver(request.target, target))
         except LossError as error:
             tell_report(error.report, report, as_json)
             raise
+    places.clear(settings.home, source)
     tell_report(joined, report, as_json)
 
 
 def evaluate(
-    home: Path | None, model: str, dataset: str, split: str, config: str, shards: int, queued: bool, as_json: bool
+    home: Path | None, model: str, dataset: str, split: str, config: str, shards: int, choice: Choice, as_json: bool
 ) -> None:
     """Measures a bundle in shards, or puts on the queue what is missing."""
     from dermloop.bulk import evaluation
@@ -125,22 +122,23 @@ def evaluate(
     version, part = named_version(settings.home, dataset), Split(split)
     if registry.load_report(bundle, part, version.split_digest(part)) is None:
         found = evaluation.plan(settings.home, bundle, version, part, shards)
-        if queued and found.pending():
-            _queue(settings, found, as_json)
+        if not _worked_off(settings, found, choice, as_json):
             return
-        with _steps() as steps:
-            for shard in found.pending():
-                what = f"Shard {shard + 1} of {found.shards}:"
-                evaluation.run_shard(found, shard, lambda done, total, what=what: steps.progress(what, done, total))  # type: ignore[misc]
         evaluation.measure(found, bundle, version, named_config(config).evaluation)
     shown(bundle.version, settings.home, str(version.root), split, config, as_json)
 
 
-def _queue(settings: Settings, found: Plan, as_json: bool) -> None:
-    with closing(working.open_queue(settings)) as queue:
-        count = working.submit(found, queue, getpass.getuser())
-    text = f"{count} shards of {found.name} are on the queue; the same command joins them when they are done."
-    _print(as_json, {"name": found.name, "submitted": count}, text)
+def _worked_off(settings: Settings, found: Plan, choice: Choice, as_json: bool) -> bool:
+    """Whether every shard is done now; not where workers of the queue are to do what is missing."""
+    if choice.engine is Engine.QUEUE and found.pending():
+        with closing(working.open_queue(settings)) as queue:
+            count = working.submit(found, queue, getpass.getuser())
+        text = f"{count} shards of {found.name} are on the queue; the same command goes on when they are done."
+        _print(as_json, {"name": found.name, "submitted": count}, text)
+        return False
+    with _steps() as steps:
+        engines.work_off(settings, found, choice, steps.progress)
+    return True
 
 
 def _settings(home: Path | None) -> Settings:

@@ -79,8 +79,10 @@ def run_shard(plan: Plan, shard: int, tell: Tell) -> ShardReport:
         return ShardReport(shard, sum(1 for _ in stream), 0, len(items))
 
 
-def join(plan: Plan, request: Request, progress: Progress) -> ConversionReport:
-    """The report of a planned conversion as one, whose target is now in place; the run is gone then.
+def join(
+    plan: Plan, request: Request, progress: Progress, deliver: Callable[[], None] = lambda: None
+) -> ConversionReport:
+    """The report of a planned conversion as one, whose target is now in place and delivered; the run is gone then.
 
     Raises BulkError while shards are missing; LossError and DatasetError as a conversion in one piece does.
     """
@@ -99,6 +101,7 @@ def join(plan: Plan, request: Request, progress: Progress) -> ConversionReport:
 
     writer = replace(request.writer, write=_taking(_write(request), picture))
     report = convert(replace(request, reader=replace(request.reader, read=read), writer=writer, split=None), progress)
+    deliver()
     shutil.rmtree(plan.root)
     return report
 

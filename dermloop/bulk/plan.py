@@ -6,10 +6,12 @@ machine. A plan lies below `<home>/bulk/<name>/`: `plan.json`, `items/<shard>.js
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -80,6 +82,18 @@ class Plan:
     def is_done(self, shard: int) -> bool:
         """Whether nothing is left to do in a shard."""
         return self.results_file(shard).is_file()
+
+    @contextmanager
+    def held(self, shard: int) -> Iterator[None]:
+        """Holds a shard, waiting while another worker does: two at a time would write into one file.
+
+        A worker that dies lets go of it.
+        """
+        path = self.root / "held" / f"{shard:05d}"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
 
     def forget_failed(self) -> int:
         """How many shards are to be read again, because a picture in them could not be read."""

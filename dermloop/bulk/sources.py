@@ -31,14 +31,6 @@ def items(source: str, store: ObjectStore) -> Iterator[Item]:
     raise BulkError("source", source, "a folder, a file with an address a line, or s3://bucket/prefix", cure)
 
 
-def local(address: str) -> Path:
-    """The absolute path of a file or folder of this machine; raises BulkError for any other address."""
-    if "://" in address:
-        expected = "a path that every worker reaches"
-        raise BulkError("address", address, expected, "Fetch it first, or use `dermloop convert`.")
-    return Path(address).absolute()
-
-
 def project_number(source: str) -> int:
     """The number in `project:N`; raises BulkError where it is none."""
     number = source.removeprefix(PROJECT)

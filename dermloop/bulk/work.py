@@ -1,115 +1,105 @@
-"""Who works off the shards: this process, others beside it, or any number of workers on the job queue."""
+"""One shard of any run, done by whoever is asked: this process, others beside it, a worker of the queue or of Dask."""
 
 from __future__ import annotations
 
-import os
+import functools
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from converters.errors import ConversionError
 from dermloop.bulk import conversion
 from dermloop.bulk.plan import Kind, Plan, load_plan
 from dermloop.bulk.shards import ShardReport, open_pipeline, run_shard
-from dermloop.errors import BulkError, DermloopError
+from dermloop.errors import DermloopError
 from ml_backend import composition
 from ml_backend.composition import Parts
+from ml_backend.errors import ServingError
 from ml_backend.jobs import JobHandle, JobQueue
 from ml_backend.pipeline import Pipeline
-from ml_backend.settings import Settings
+from ml_backend.settings import Settings, read_settings
+from training.errors import TrainingError
 
 KIND = "bulk"
 QUEUE = "dermloop-bulk"
 """A queue of its own: a retraining never waits for shards."""
 
 Tell = Callable[[int, int], None]
-_AGAIN = "Cure it and run the same command again: shards that are done stay."
 
 
-@dataclass
-class Reader:
-    """Works off shards; the model of the last run that read pictures stays open for the next shard."""
+class Worker:
+    """Works off shards, several threads at a time; the model of the last run that read pictures stays open."""
 
-    parts: Parts
-    home: Path
-    opened: tuple[str, Pipeline] | None = None
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._turn = threading.Lock()
+        self._parts: Parts | None = None
+        self._opened: tuple[str, Pipeline] | None = None
 
     def do(self, plan: Plan, shard: int, tell: Tell) -> ShardReport:
-        """The report on one shard of any run."""
-        if plan.kind is Kind.CONVERT:
-            return conversion.run_shard(plan, shard, tell)
-        if plan.kind is Kind.EVALUATE:
-            from dermloop.bulk import evaluation
+        """The report on one shard; while another worker is at it, waits for that one."""
+        with plan.held(shard):
+            if plan.kind is Kind.CONVERT:
+                return conversion.run_shard(plan, shard, tell)
+            if plan.kind is Kind.EVALUATE:
+                from dermloop.bulk import evaluation
 
-            return evaluation.run_shard(plan, shard, tell)
-        return self.read(plan, shard, tell)
-
-    def read(self, plan: Plan, shard: int, tell: Tell) -> ShardReport:
-        """The report on one shard."""
-        if self.opened is None or self.opened[0] != plan.version:
-            models = self.parts.settings.models_folder
-            self.opened = plan.version, open_pipeline(models, plan, self.parts.settings.threads)
-        return run_shard(plan, shard, self.parts.service, self.opened[1], self.parts.source, tell)
+                return evaluation.run_shard(plan, shard, tell)
+            parts, pipeline = self._reading(plan)
+            return run_shard(plan, shard, parts.service, pipeline, parts.source, tell)
 
     def work(self, handle: JobHandle) -> str:
-        """What a worker does for a job; the subject is `run/shard`."""
+        """What a worker of the queue does for a job; the subject is `run/shard`."""
         name, _, number = handle.job.subject.rpartition("/")
-        plan = load_plan(self.home, name)
+        plan = load_plan(self._settings.home, name)
         report = self.do(plan, int(number), lambda done, total: handle.progress(f"{done} of {total} pictures"))
         return f"{report.read} pictures done, {report.failed} failed"
 
+    def close(self) -> None:
+        """Lets go of what was opened."""
+        if self._parts is not None:
+            self._parts.close()
+
+    def _reading(self, plan: Plan) -> tuple[Parts, Pipeline]:
+        with self._turn:
+            if self._parts is None:
+                self._parts = composition.build(self._settings)
+            if self._opened is None or self._opened[0] != plan.version:
+                models = self._settings.models_folder
+                self._opened = plan.version, open_pipeline(models, plan, self._settings.threads)
+            return self._parts, self._opened[1]
+
 
 @contextmanager
-def reader(settings: Settings) -> Iterator[Reader]:
-    """A reader for these settings, closed at the end."""
-    parts = composition.build(settings)
+def worker(settings: Settings) -> Iterator[Worker]:
+    """A worker for these settings, closed at the end."""
+    own = Worker(settings)
     try:
-        yield Reader(parts, settings.home)
+        yield own
     finally:
-        parts.close()
+        own.close()
 
 
-def beside(home: Path, plan: Plan, processes: int, tell: Tell) -> None:
-    """Works off the pending shards of a conversion in so many processes; raises BulkError where one fails."""
-    pending = plan.pending()
-    count = max(1, min(processes, len(pending)))
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_end_with_parent) as pool:
-        waiting = [pool.submit(_convert, home, plan.name, shard) for shard in pending]
-        try:
-            for number, done in enumerate(as_completed(waiting), start=1):
-                if sentence := done.result():
-                    raise BulkError(f"run {plan.name}", sentence, "shards that convert", _AGAIN)
-                tell(number, len(pending))
-        except BrokenProcessPool as error:
-            raise BulkError(f"run {plan.name}", "a process was killed", "processes that end", _AGAIN) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+def do_shard(home: str, name: str, shard: int, threads: int | None = None) -> str:
+    """What went wrong with a shard of a run, in a sentence that any process understands; empty where nothing did.
 
-
-def _end_with_parent() -> None:
-    """Has this process end when the one that started it was killed."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _convert(home: Path, name: str, shard: int) -> str:
-    """What went wrong with a shard, in a sentence; empty where nothing did."""
+    Settings are those of the process that does it; `threads` is for a model where they say nothing.
+    """
     try:
-        conversion.run_shard(load_plan(home, name), shard, lambda done, total: None)
-    except (ConversionError, DermloopError) as error:
+        _kept(home, threads).do(load_plan(Path(home), name), shard, lambda done, total: None)
+    except (ConversionError, DermloopError, ServingError, TrainingError) as error:
         return str(error)
+    except OSError as error:
+        return f"shard {shard}: {error.strerror or type(error).__name__} ({error.filename})"
     return ""
+
+
+@functools.cache
+def _kept(home: str, threads: int | None) -> Worker:
+    """One worker for all the shards that a process is asked for; it ends with the process."""
+    settings = read_settings(home=Path(home))
+    return Worker(settings.model_copy(update={"threads": settings.threads or threads}))
 
 
 def open_queue(settings: Settings) -> JobQueue:
@@ -127,7 +117,7 @@ def submit(plan: Plan, queue: JobQueue, requested_by: str) -> int:
 
 def consume(settings: Settings) -> None:
     """Works off the queue of shards until the process is told to stop."""
-    with reader(settings) as own:
+    with worker(settings) as own:
         queue = open_queue(settings)
         queue.register(KIND, own.work)
         try:

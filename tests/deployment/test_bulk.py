@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from builders_bulk import COUNT, champion, drawn, home_to_read, planned, results, until
 from builders_redis import redis_server
 from builders_review import TAXONOMY
-from builders_serving import bundle, encoded, pixels
+from builders_serving import bundle
 from typer.testing import CliRunner
 
 from converters.label_studio.config import labelling_config
@@ -26,47 +25,24 @@ from dermloop.bulk.pushing import push
 from dermloop.errors import BulkError
 from ml_backend.bundle import set_champion
 from ml_backend.label_studio import NewPrediction, StoredTask
-from ml_backend.s3 import ObjectStore
 from ml_backend.settings import Settings, read_settings
 
 ROOT = Path(__file__).parents[2]
-COUNT = 60
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home with a champion and a folder of pictures, of which one is broken."""
-    bundle(tmp_path / "home")
-    folder = tmp_path / "pictures" / "deep"
-    folder.mkdir(parents=True)
-    for number in range(COUNT):
-        (folder / f"{number:03}.png").write_bytes(encoded(pixels(160, 120, ((20 + number, 30, 60 + number, 70),))))
-    (folder / "broken.png").write_bytes(b"no picture")
-    return tmp_path / "home"
+    return home_to_read(tmp_path)
 
 
 def settings(home: Path, **given: object) -> Settings:
     return read_settings(home=home, threads=1, **given)
 
 
-def planned(home: Path, name: str, shards: int) -> Plan:
-    found = sources.items(str(home.parent / "pictures"), ObjectStore())
-    return make_plan(home, name, champion(home), found, shards)
-
-
-def champion(home: Path) -> str:
-    return str(json.loads((home / "models" / "champion.json").read_bytes())["version"])
-
-
-def results(plan: Plan) -> list[dict[str, object]]:
-    lines = [line for shard in range(plan.shards) for line in plan.results_file(shard).read_bytes().splitlines()]
-    return sorted((json.loads(line) for line in lines), key=lambda row: str(row["name"]))
-
-
 def read_all(home: Path, plan: Plan) -> list[dict[str, object]]:
-    with work.reader(settings(home)) as own:
+    with work.worker(settings(home)) as own:
         for shard in plan.pending():
-            own.read(plan, shard, lambda done, total: None)
+            own.do(plan, shard, lambda done, total: None)
     return results(plan)
 
 
@@ -92,8 +68,8 @@ def test_a_shard_goes_on_where_it_was_interrupted(home: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    with work.reader(settings(home)) as own, pytest.raises(KeyboardInterrupt):
-        own.read(plan, 0, stop)
+    with work.worker(settings(home)) as own, pytest.raises(KeyboardInterrupt):
+        own.do(plan, 0, stop)
     part = plan.results_file(0).with_suffix(".part")
     first = part.read_bytes()
     assert first.count(b"\n") == 32 and not plan.is_done(0)
@@ -129,19 +105,6 @@ def test_two_workers_share_the_shards_and_a_killed_one_loses_none(home: Path, tm
     assert drawn(results(plan)) == drawn(read_all(home, planned(home, "alone", 1)))
 
 
-def drawn(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
-    """Names and lesions; shares may differ in their last digits with the number of threads."""
-    found = [(row["name"], row.get("lesions", [])) for row in rows]
-    return [(name, [(one["box"], one["diagnosis"]) for one in lesions]) for name, lesions in found]  # type: ignore[attr-defined]
-
-
-def until(holds: object, log: Path, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
-
-
 class Project:
     """A project of Label Studio in memory: tasks on pictures, and the predictions stored on them."""
 
@@ -175,9 +138,9 @@ def test_the_waiting_tasks_of_a_project_get_their_predictions_once(home: Path) -
     plan = make_plan(home, "project", loaded.version, items, 3, own)
     with pytest.raises(BulkError, match="3 shards to read; expected none"):
         push(plan, project, lambda done, total: None)
-    with work.reader(settings(home, image_root=home.parent)) as reader:
+    with work.worker(settings(home, image_root=home.parent)) as own:
         for shard in plan.pending():
-            reader.read(plan, shard, lambda done, total: None)
+            own.do(plan, shard, lambda done, total: None)
     assert push(plan, project, lambda done, total: None) == 9
     assert push(plan, project, lambda done, total: None) == 0
     assert {number: len(found) for number, found in project.stored.items()} == {n: int(n != 3) for n in range(1, 11)}

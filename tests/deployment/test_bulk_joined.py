@@ -7,43 +7,29 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders_bulk import figures, home_to_measure, pictured, run, tree, until
 from builders_converters import TAXONOMY, a_lesion, an_answer, an_item, picture
-from builders_formats import POINTS, converted, memory_format, with_bytes
+from builders_formats import converted, memory_format
 from builders_redis import redis_server
-from builders_serving import bundle
-from builders_training import served_version
-from typer.testing import CliRunner
 
 from converters.convert import LossError, Request, convert
 from converters.dataset import DatasetItem
 from converters.formats.contract import Format, ReadSettings, WriteSettings
 from converters.formats.table import FORMATS, find
-from converters.geometry import KeyPoint, PixelBox
 from converters.report import ConversionReport
 from converters.splits import SplitPolicy
-from dermloop.bulk import conversion, work
+from dermloop.bulk import conversion, engines, work
+from dermloop.bulk.choice import Choice
 from dermloop.bulk.plan import Plan
-from dermloop.cli import app
 from dermloop.errors import BulkError
+from ml_backend.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
 JOINABLE = [name for name, known in FORMATS.items() if known.write is not None and name != "crops"]
-QUICK = "[evaluation]\nresamples = 20\nminimum_slice = 2\n"
-
-
-def pictured(folder: Path, count: int = 12) -> tuple[DatasetItem, ...]:
-    """Pictures of two for each patient, some of one name, one with something to black out."""
-    items = with_bytes(tuple(an_item(f"{n // 3}.png", patient_id=f"p{n // 2}") for n in range(count)), folder)
-    black = replace(items[1], truth=replace(items[1].truth, redactions=(PixelBox(0, 0, 30, 20),)))
-    points = (KeyPoint(15, 25, POINTS[0]),)
-    pointed = replace(items[2], truth=an_answer(a_lesion(keypoints=points), image_id=items[2].record.image_id))
-    return (items[0], black, pointed, *items[3:])
 
 
 def asked(folder: Path, items: tuple[DatasetItem, ...], writer: Format, name: str = "out") -> Request:
@@ -54,10 +40,6 @@ def asked(folder: Path, items: tuple[DatasetItem, ...], writer: Format, name: st
 
 def unsharded(folder: Path, items: tuple[DatasetItem, ...], writer: Format) -> ConversionReport:
     return convert(replace(asked(folder, items, writer, "whole"), allow_loss=True))
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def quiet(*_: object) -> None:
@@ -115,12 +97,6 @@ def test_a_loss_fails_the_join_as_it_fails_one_conversion(tmp_path: Path) -> Non
     assert conversion.join(plan, replace(request, allow_loss=True, read_back=True), quiet).images == 13
 
 
-def run(*words: str, status: int = 0) -> dict[str, object]:
-    result = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
-    assert result.exit_code == status, result.output
-    return dict(json.loads(result.stdout))
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     converted(pictured(tmp_path / "in"), find("coco"), tmp_path / "source")
@@ -139,18 +115,7 @@ def test_the_command_gives_the_files_and_the_report_of_convert(writer: str, sour
 
 @pytest.fixture
 def measured(tmp_path: Path) -> Path:
-    """A home with a champion and a frozen dataset."""
-    home = tmp_path / "home"
-    served_version(home, ungradable=True)
-    bundle(home)
-    (home / "config.toml").write_text(QUICK)
-    return home
-
-
-def figures(row: dict[str, object]) -> dict[str, tuple[float, ...]]:
-    metrics = row["metrics"]
-    assert isinstance(metrics, dict)
-    return {name: tuple(found[key] for key in ("value", "low", "high", "cases")) for name, found in metrics.items()}
+    return home_to_measure(tmp_path)
 
 
 def test_the_figures_are_those_of_evaluate(measured: Path) -> None:
@@ -177,14 +142,17 @@ def test_workers_share_conversion_and_measurement_and_a_killed_one_loses_none(
     with redis_server(tmp_path / "redis") as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DERMLOOP_ML_JOBS_URL", server.url)
         patch.setenv("DERMLOOP_ML_JOBS_LEASE", "1.0")
-        first, second = run(*asking, "--queue"), run("bulk", "evaluate", *options, "--queue", "--shards", "3")
+        first, second = (
+            run(*asking, "--engine", "queue"),
+            run("bulk", "evaluate", *options, "--engine", "queue", "--shards", "3"),
+        )
         plans = [work.load_plan(measured, str(row["name"])) for row in (first, second)]
         with Workers(measured, tmp_path / "log") as workers:
             until(lambda: any(plans[0].root.glob("results/*.jsonl")), tmp_path / "log")
             workers[0].kill()
             until(lambda: not any(plan.pending() for plan in plans), tmp_path / "log")
-        joined = run(*asking, "--queue")
-        many = figures(run("bulk", "evaluate", *options, "--queue", "--shards", "3"))
+        joined = run(*asking, "--engine", "queue")
+        many = figures(run("bulk", "evaluate", *options, "--engine", "queue", "--shards", "3"))
     assert joined == run("convert", str(source), str(tmp_path / "one"), "--to", "yolo")
     assert tree(tmp_path / "many") == tree(tmp_path / "one")
     assert many["map50"][0] == pytest.approx(1.0)
@@ -212,13 +180,6 @@ class Workers:
         self._log.close()
 
 
-def until(holds: Callable[[], bool], log: Path, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
-
-
 def test_what_cannot_be_joined_is_one_sentence(source: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
@@ -230,8 +191,6 @@ def test_what_cannot_be_joined_is_one_sentence(source: Path, tmp_path: Path) -> 
     for writer, (target, sentence) in wrong.items():
         with pytest.raises(BulkError, match=sentence):
             run("bulk", "convert", str(source), str(target), "--to", writer, "--home", str(tmp_path / "home"))
-    with pytest.raises(BulkError, match="expected a path that every worker reaches"):
-        run("bulk", "convert", str(source), "s3://bucket/there", "--to", "yolo", "--home", str(tmp_path / "home"))
     assert not (tmp_path / "home" / "bulk").exists()
 
 
@@ -240,6 +199,6 @@ def test_pictures_that_are_gone_fail_their_shard_and_nothing_is_joined(source: P
     request = asked(tmp_path, items, find("yolo"))
     plan = conversion.plan(tmp_path / "home", request, 2)
     Path(items[0].record.uri).write_bytes(b"no picture")
-    with pytest.raises(BulkError, match="expected shards that convert"):
-        work.beside(tmp_path / "home", plan, 1, quiet)
+    with pytest.raises(BulkError, match="expected shards that can be done"):
+        engines.work_off(read_settings(home=tmp_path / "home"), plan, Choice(processes=2), quiet)
     assert plan.pending() and not (tmp_path / "out").exists()
