@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ STN = "MobileNetV2STN"
 COMPACT = "Compact"
 """The name of the small network that starts from scratch."""
 
+_START = "classifier-start.json"
 _DOWNLOADS = ("storage.googleapis.com", 443)
 
 
@@ -64,12 +66,19 @@ def keras_library() -> Any:
         return sys.modules["keras"]
     try:
         with without_native_messages():
+            _load_triton()
             import keras
 
             keras.ops.zeros(1)  # the first operation looks for graphics cards, and says so
     except ImportError as error:
         raise MissingExtraError("keras", str(error), "the train extra", "Run `pip install dermloop[train]`.") from error
     return keras
+
+
+def _load_triton() -> None:
+    """Loads the compiler behind torch, where it is installed: after TensorFlow, its LLVM would abort the process."""
+    with contextlib.suppress(ImportError):
+        import_module("triton._C.libtriton")
 
 
 def choose_start(config: ClassifierConfig, classes: tuple[str, ...], champion: Path | None) -> Start:
@@ -87,6 +96,20 @@ def choose_start(config: ClassifierConfig, classes: tuple[str, ...], champion: P
     if _reachable():
         return Start(None, "imagenet", "ImageNet weights")
     return Start(None, None, "scratch: ImageNet weights are out of reach")
+
+
+def begun_with(folder: Path, config: ClassifierConfig, classes: tuple[str, ...], champion: Path | None) -> Start:
+    """The start that a run folder has on record, else one chosen now and put there.
+
+    A run that is taken up again goes on as it began, whoever became champion meanwhile.
+    """
+    record = folder / _START
+    if record.is_file():
+        row = orjson.loads(record.read_bytes())
+        return Start(Path(row["checkpoint"]) if row["checkpoint"] else None, row["backbone"], row["words"])
+    start = choose_start(config, classes, champion)
+    record.write_bytes(orjson.dumps(asdict(start), default=str))
+    return start
 
 
 def plan(config: ClassifierConfig, classes: tuple[str, ...], start: Start) -> NetworkPlan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +58,9 @@ def test_the_small_network_wants_sides_that_its_stages_divide() -> None:
 
     with pytest.raises(ConfigError, match="multiple of 16"):
         networks.build(plan(size=40), None, 0.0)
+
+
+def test_torch_and_its_compiler_load_after_keras_too() -> None:
+    code = "from training import networks; networks.keras_library(); import torch._inductor.standalone_compile"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
