@@ -70,6 +70,11 @@ class Lesion:
     probabilities: tuple[tuple[str, float], ...] = ()
     attributes: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What it is counted as: its diagnosis, or `open`, `open (high)` where there is none."""
+        return self.diagnosis or (f"open ({self.severity})" if self.severity else "open")
+
 
 @dataclass(frozen=True, slots=True)
 class Relation:

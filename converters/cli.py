@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from converters.errors import ConversionError
+from converters.errors import ConversionError, refused_by_disk
 
 if TYPE_CHECKING:
     from converters.convert import Request
@@ -25,7 +25,6 @@ taxonomy_app = typer.Typer(help="The class registry.", no_args_is_help=True)
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(taxonomy_app, name="taxonomy")
 
-_SHOWN = 20
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Classes = Annotated[Path | None, typer.Option(help="TOML file of classes; the shipped seven by default.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of the images that the source names.")]
@@ -55,13 +54,14 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert a dataset, read it back, and list what was lost. Fails, writing nothing, when a label would be lost."""
-    from converters.convert import LossError, fingerprint
+    from converters.convert import NothingWrittenError, fingerprint
     from converters.convert import convert as run
     from converters.formats.contract import WriteSettings
     from converters.naming import Names
     from converters.workplace import conversion_place
 
     with _errors(as_json), conversion_place(source, target) as place:
+        _require_place(report)
         classes = _taxonomy(taxonomy)
         settings = WriteSettings(
             classes, (), prefix, crop_padding=crop_padding, crop_jitter=crop_jitter, crop_copies=crop_copies
@@ -75,7 +75,7 @@ def convert(
         try:
             with _progress(as_json) as progress:
                 found = run(request, progress)
-        except LossError as error:
+        except NothingWrittenError as error:
             tell_report(error.report, report, as_json)
             raise
         place.deliver(fingerprint(request))
@@ -120,6 +120,7 @@ def inspect(
     from converters.workplace import reading_place
 
     with _errors(as_json), reading_place(source) as place:
+        _require_place(sheet)
         items, entries = _items(place, reader, taxonomy, images)
         found = inspected(items, entries)
         typer.echo(orjson.dumps(found.to_dict()) if as_json else found.text())
@@ -249,6 +250,14 @@ def split_policy(text: str | None, seed: int) -> SplitPolicy | None:
         raise DatasetError("--split", text, "three shares such as 70/15/15", "Correct the option.") from error
 
 
+def _require_place(path: Path | None) -> None:
+    """Raises DatasetError, before any work, where a file that is to be written has no folder."""
+    from converters.errors import DatasetError
+
+    if path is not None and not path.absolute().parent.is_dir():
+        raise DatasetError(str(path), "no folder for it", "a file in a folder that is there", "Make the folder.")
+
+
 def tell_report(found: ConversionReport, report: Path | None, as_json: bool) -> None:
     """Prints a report, and writes all of it to a file where one is named."""
     if report is not None:
@@ -256,15 +265,7 @@ def tell_report(found: ConversionReport, report: Path | None, as_json: bool) -> 
     if as_json:
         typer.echo(orjson.dumps(found.to_dict()))
         return
-    typer.echo(f"{found.source_format} → {found.target_format}: {found.images} images, {found.lesions} lesions")
-    for name, count in found.classes.items():
-        typer.echo(f"  {name:20} {count}")
-    for kind, count in found.to_dict()["counts"].items():
-        typer.echo(f"  {kind:20} {count}")
-    for entry in [*found.failures, *(entry for entry in found.entries if entry not in found.failures)][:_SHOWN]:
-        typer.echo(f"  {entry}")
-    if len(found.entries) > _SHOWN:
-        typer.echo(f"  … {len(found.entries) - _SHOWN} more; --report FILE keeps them all")
+    typer.echo(found.text())
 
 
 @contextmanager
@@ -289,7 +290,10 @@ def _progress(as_json: bool) -> Iterator[Callable[[str, int], None]]:
 @contextmanager
 def _errors(as_json: bool) -> Iterator[None]:
     try:
-        yield
+        try:
+            yield
+        except OSError as error:
+            raise refused_by_disk(error, "disk") from error
     except ConversionError as error:
         said = {"error": str(error), "item": error.item, "expected": error.expected, "cure": error.cure}
         print(orjson.dumps(said).decode() if as_json else f"error: {error}", file=sys.stderr)

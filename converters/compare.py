@@ -99,7 +99,7 @@ def _lesions(item: DatasetItem, back: DatasetItem, carries: Carries) -> Iterator
         yield Difference("lesions", f"{len(drawn)}", f"kept as {len(merged)}, one for each class", True)
         drawn = merged
     for number, lesion in enumerate(drawn, 1):
-        label = f"lesion {number} ({lesion.diagnosis or lesion.severity or 'open'})"
+        label = f"lesion {number} ({lesion.title})"
         partner = _partner(lesion, left, size, carries)
         if partner is None:
             yield Difference(label, _shown(lesion.box), _why_lost(lesion, size, carries), False)
@@ -225,13 +225,29 @@ def _points(label: str, lesion: Lesion, back: Lesion, carries: Carries) -> Itera
             yield Difference(f"{label} keypoint {point.name}", "hidden", "", True)
 
 
-def _why_lost(lesion: Lesion, size: ImageSize, carries: Carries) -> str:
+def why_absent(item: DatasetItem, carries: Carries) -> str:
+    """Why an image is not in what was read back, as far as its lesions tell."""
+    lesions = item.truth.lesions
+    if carries.shapes is Shapes.NONE and len({lesion.diagnosis for lesion in lesions} - {None}) > 1:
+        return "is left out: its lesions have several diagnoses, and the format has one for an image"
+    said = dict.fromkeys(_why_unfit(lesion, item.record.size, carries) for lesion in lesions)
+    reasons = [reason for reason in said if reason]
+    return f"is left out with its lesions: one {', one '.join(reasons)}" if reasons else "is not in what was read back"
+
+
+def _why_unfit(lesion: Lesion, size: ImageSize, carries: Carries) -> str:
+    """Why a format has no place for a lesion; empty where it should have."""
     if lesion.diagnosis is None:
-        return "is gone: it has no diagnosis, and the format writes diagnoses only"
-    if lesion.box.clipped(size).area <= 0 or (
-        carries.boxes_as_pixels and not shape_to_mask(region(lesion), size).any()
-    ):
-        return "is gone: it covers no pixel of the image"
+        return "has no diagnosis, and the format writes diagnoses only"
+    box = lesion.box.clipped(size)
+    if box.area <= 0 or (carries.boxes_as_pixels and not shape_to_mask(region(lesion), size).any()):
+        return "covers no pixel of the image"
+    return ""
+
+
+def _why_lost(lesion: Lesion, size: ImageSize, carries: Carries) -> str:
+    if reason := _why_unfit(lesion, size, carries):
+        return f"is gone: it {reason}"
     box = _kept_box(lesion, carries)
     if carries.shapes is Shapes.ROTATED and box.clipped(size) != box:
         return STICKS_OUT

@@ -10,25 +10,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from converters import naming, splits
 from converters.annotation import Annotation, Finding, ImageRecord
-from converters.compare import compare
+from converters.compare import compare, why_absent
 from converters.dataset import Dataset, DatasetItem, Split
 from converters.duplicates import near_duplicates
-from converters.errors import ConversionError, DatasetError
+from converters.errors import ConversionError, DatasetError, refused_by_disk
 from converters.formats.contract import Carries, Format, Picture, Placed, ReadSettings, WriteSettings
 from converters.formats.metadata_csv import WHOLE_IMAGE
 from converters.naming import Names
 from converters.output import OutputFolder, open_output
-from converters.report import ConversionReport, Entry, Kind, refused
+from converters.report import ConversionReport, Entry, Kind, counted, refused
 from converters.splits import SplitPolicy
 from converters.written import Written
 
 _POINTED = re.compile(rb"keypoint|kpt_shape")
 _OTHER = "Choose another format."
 _LESIONS, _LESION_FREE = Finding.LESIONS, Finding.LESION_FREE  # looking up a member costs a call in Python 3.11
+_TURN = 64
 _TABLES = frozenset({".json", ".jsonl", ".yaml", ".yml", ".manifest"})
 Progress = Callable[[str, int], None]
 
@@ -49,13 +51,21 @@ class Request:
     read_back: bool = True
 
 
-class LossError(DatasetError):
+class NothingWrittenError(DatasetError):
+    """A conversion that wrote nothing; `report` says what was read and why it has no place in the target."""
+
+    def __init__(self, report: ConversionReport, item: str, value: object, expected: str, cure: str) -> None:
+        self.report = replace(report, written=False)
+        super().__init__(item, value, expected, cure)
+
+
+class LossError(NothingWrittenError):
     """A conversion that would lose or guess something; `report` lists every case. Nothing was written."""
 
     def __init__(self, report: ConversionReport) -> None:
-        self.report = report
         first = report.failures[0]
-        super().__init__(first.item, first.value, first.reason, "Cure the causes, or go on with --allow-loss.")
+        cure = "Cure the causes, or go on with --allow-loss."
+        super().__init__(report, first.item, first.value, first.reason, cure)
 
     def __str__(self) -> str:
         first, count = self.report.failures[0], len(self.report.failures)
@@ -76,6 +86,17 @@ class _Tally:
     images: int = 0
     without_bytes: int = 0
 
+    def recount(self, before: DatasetItem, after: DatasetItem | None) -> None:
+        """Count what came back of an item instead of what was written; `after` is None where all of it is lost."""
+        self.classes.subtract(lesion.title for lesion in before.truth.lesions)
+        if after is not None:
+            self.classes.update(lesion.title for lesion in after.truth.lesions)
+            return
+        self.images -= 1
+        self.backgrounds -= before.truth.finding is _LESION_FREE
+        if before.split is not None:
+            self.splits[str(before.split)] -= 1
+
 
 def _silent(stage: str, count: int) -> None:
     return None
@@ -87,6 +108,13 @@ def convert(request: Request, progress: Progress = _silent) -> ConversionReport:
     Raises LossError where labels were lost or inputs refused, unless losses are allowed; DatasetError where source or
     target cannot be used at all. In both cases nothing is left behind.
     """
+    try:
+        return _converted(request, progress)
+    except OSError as error:
+        raise refused_by_disk(error, f"{request.source} → {request.target}") from error
+
+
+def _converted(request: Request, progress: Progress) -> ConversionReport:
     reading, writing = request.reader.read, request.writer.write
     if reading is None or writing is None:
         name, verb = (request.writer.name, "written") if writing is None else (request.reader.name, "read")
@@ -99,7 +127,7 @@ def convert(request: Request, progress: Progress = _silent) -> ConversionReport:
         tally, settings = _Tally(), _settings(request)
         items = _accepted(items_of(request, progress), request, tally)
         noted = _noted(naming.placed(items, request.names), tally, written if request.read_back else None)
-        for piece in writing(noted, settings):
+        for piece in writing(_in_turns(noted), settings):
             if isinstance(piece, Picture):
                 output.copy(piece)
             else:
@@ -107,15 +135,23 @@ def convert(request: Request, progress: Progress = _silent) -> ConversionReport:
         output.close()
         _require_content(request, tally)
         if request.read_back:
-            tally.entries += _read_back(request, output, settings, written, progress)
+            tally.entries += _read_back(request, output, settings, written, tally, progress)
         report = _report(request, tally)
         if report.failures and not request.allow_loss:
             raise LossError(report)
         if request.read_back and not written.taken:
             value = "no image to write (none came back from the target)"
-            raise DatasetError(str(request.source), value, f"images that {request.writer.name} can hold", _OTHER)
+            expected = f"images that {request.writer.name} can hold"
+            raise NothingWrittenError(report, str(request.source), value, expected, _OTHER)
         output.finish()
     return report
+
+
+def _in_turns(found: Iterable[Placed]) -> Iterator[Placed]:
+    """The same, some read before any of them is written: reading and writing in long turns takes a fifth less time."""
+    waiting = iter(found)
+    while turn := list(islice(waiting, _TURN)):
+        yield from turn
 
 
 @contextmanager
@@ -135,10 +171,15 @@ def _require_content(request: Request, tally: _Tally) -> None:
     if report.failures and not request.allow_loss:
         raise LossError(report)
     if not tally.images:
+        if not tally.entries:
+            value = f"nothing that can be read as {request.reader.name}"
+            cure = "Leave --from out to have the format found out, or name another file or folder."
+            raise NothingWrittenError(report, str(request.source), value, "labelled images", cure)
         value = f"no image to write ({len(tally.entries)} left out)"
         reasons = "; ".join(sorted({entry.reason for entry in tally.entries})[:3])
-        expected = f"at least one image with a truth{f' ({reasons})' if reasons else ''}"
-        raise DatasetError(str(request.source), value, expected, "Annotate, or lower `minimum` in --truth-policy.")
+        expected = f"at least one image with a place in {request.writer.name} ({reasons})"
+        cure = "Annotate, choose another format, or lower `minimum` in --truth-policy."
+        raise NothingWrittenError(report, str(request.source), value, expected, cure)
 
 
 def items_of(request: Request, progress: Progress = _silent) -> Iterator[DatasetItem | Entry]:
@@ -243,7 +284,7 @@ def _noted(found: Iterable[Placed], tally: _Tally, written: Written | None) -> I
         if item.split is not None:
             tally.splits[str(item.split)] += 1
         for lesion in item.truth.lesions:
-            classes[lesion.diagnosis or f"open ({lesion.severity})"] += 1
+            classes[lesion.diagnosis or lesion.title] += 1
         if placed.image is None:
             tally.without_bytes += 1
         if written is not None:
@@ -252,7 +293,7 @@ def _noted(found: Iterable[Placed], tally: _Tally, written: Written | None) -> I
 
 
 def _read_back(
-    request: Request, output: OutputFolder, settings: WriteSettings, written: Written, progress: Progress
+    request: Request, output: OutputFolder, settings: WriteSettings, written: Written, tally: _Tally, progress: Progress
 ) -> Iterator[Entry]:
     for number, back in enumerate(_given_back(request, output, settings, written), 1):
         progress("read back", number)
@@ -264,10 +305,14 @@ def _read_back(
         placed = written.take(back.record.uri)
         if placed is None:
             yield Entry(Kind.LOST, back.record.uri, "image", "", "came back although it was not written")
-        else:
-            yield from compare(placed.item, back, request.writer.carries, placed.name)
-    for name in written.left():
-        yield Entry(Kind.LOST, name, "image", "", "is not in what was read back")
+            continue
+        if len(placed.item.truth.lesions) != len(back.truth.lesions):
+            tally.recount(placed.item, back)
+        yield from compare(placed.item, back, request.writer.carries, placed.name)
+    for placed in written.left():
+        tally.recount(placed.item, None)
+        reason = why_absent(placed.item, request.writer.carries)
+        yield Entry(Kind.LOST, placed.name, "image", f"of {counted(len(placed.item.truth.lesions), 'lesion')}", reason)
 
 
 def _given_back(
@@ -339,7 +384,7 @@ def _report(request: Request, tally: _Tally) -> ConversionReport:
         images=tally.images,
         lesions=tally.classes.total(),
         backgrounds=tally.backgrounds,
-        classes=dict(sorted(tally.classes.items())),
+        classes={name: count for name, count in sorted(tally.classes.items()) if count},
         splits={split.value: tally.splits[split.value] for split in Split},
         entries=tuple(entries),
         read_back=request.read_back,

@@ -21,6 +21,13 @@ class ConversionError(DesignedError):
     """An input that cannot be turned into the house's words without guessing."""
 
 
+def refused_by_disk(error: OSError, item: str) -> ConversionError:
+    """What an error of the operating system means to whoever gave the command; `item` where it names no file."""
+    place = str(error.filename) if error.filename is not None else item
+    expected = "files and folders that can be read and written"
+    return DatasetError(place, error.strerror or str(error), expected, "Check the path, its rights and the free space.")
+
+
 class GeometryError(ConversionError):
     """A shape whose numbers cannot describe a region of an image."""
 

@@ -63,7 +63,7 @@ def inspected(items: Sequence[DatasetItem], entries: Iterable[Entry] = ()) -> In
         lesions=len(lesions),
         without_bytes=sum(not path.is_file() for path in paths.values()),
         findings=_counts(item.truth.finding.value for item in items),
-        classes=_counts(lesion.diagnosis or f"open ({lesion.severity})" for lesion in lesions),
+        classes=_counts(lesion.title for lesion in lesions),
         splits=_counts(item.split.value if item.split else "none" for item in items),
         skin_types=_counts(str(item.record.skin_type or "unknown") for item in items),
         sexes=_counts(item.record.sex or "unknown" for item in items),
@@ -107,7 +107,7 @@ def _shown(lesion: Lesion) -> str:
     box = lesion.box
     edges = ", ".join(f"{edge:.1f}" for edge in (box.x_min, box.y_min, box.x_max, box.y_max))
     shape = "" if lesion.shape is None else f" {type(lesion.shape).__name__}"
-    return f"{lesion.diagnosis or f'open ({lesion.severity})'} [{edges}]{shape}"
+    return f"{lesion.title} [{edges}]{shape}"
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

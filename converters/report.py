@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -25,6 +26,8 @@ class Kind(StrEnum):
 
 
 FATAL = frozenset({Kind.LOST, Kind.REFUSED})
+_SHOWN = 20
+_ONE_LESION = re.compile(r"^lesion \d+ \([^)]*\)+ ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class ConversionReport:
     splits: Mapping[str, int] = field(default_factory=dict)
     entries: tuple[Entry, ...] = ()
     read_back: bool = True
+    written: bool = True
 
     @property
     def failures(self) -> tuple[Entry, ...]:
@@ -79,6 +83,7 @@ class ConversionReport:
             "backgrounds": self.backgrounds,
             "classes": dict(sorted(self.classes.items())),
             "splits": dict(self.splits),
+            "written": self.written,
             "read_back": self.read_back,
             "counts": summary(self.entries),
             "entries": [
@@ -86,6 +91,50 @@ class ConversionReport:
                 for e in self.entries
             ],
         }
+
+    def text(self) -> str:
+        """The same for people: counts, every failure up to a number, and other entries by what they say."""
+        held = f"{counted(self.images, 'image')}, {counted(self.lesions, 'lesion')}"
+        classes = ", ".join(f"{name} {count}" for name, count in self.classes.items())
+        free = f"{counted(self.backgrounds, 'lesion-free image')}" if self.backgrounds else ""
+        splits = ", ".join(f"{name} {count}" for name, count in self.splits.items() if count)
+        lines = [f"{self.source_format} → {self.target_format}: {'' if self.written else 'NOTHING WRITTEN of '}{held}"]
+        lines += [f"  {line}" for line in (classes, free, splits) if line]
+        return "\n".join((*lines, *ledger(self.entries)))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, such as `1 image` and `2 images`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def ledger(entries: Iterable[Entry]) -> Iterator[str]:
+    """The entries as lines of a table: kind, number, what and why; failures singly, others by what they say.
+
+    At most twenty failures and twenty kinds of other entries; a last line says what is left.
+    """
+    found = list(entries)
+    fatal = [entry for entry in found if entry.kind in FATAL]
+    alike: dict[tuple[Kind, str], list[Entry]] = {}
+    for entry in (entry for entry in found if entry.kind not in FATAL):
+        alike.setdefault((entry.kind, _saying(entry)), []).append(entry)
+    for entry in fatal[:_SHOWN]:
+        yield f"  {entry.kind:9} {entry.item}: {_saying(entry)}"
+    if len(fatal) > _SHOWN:
+        yield f"  … {len(fatal) - _SHOWN} more failures; --report FILE keeps them all"
+    for (kind, saying), same in list(alike.items())[:_SHOWN]:
+        first = same[0].item if len(same) == 1 else f"{same[0].item}, …"
+        yield f"  {kind:9} {len(same)} × {saying} ({first})"
+    if len(alike) > _SHOWN:
+        yield f"  … {len(alike) - _SHOWN} more kinds of entries; --report FILE keeps them all"
+
+
+def _saying(entry: Entry) -> str:
+    """Field, value and reason of an entry, without the number of the lesion that they are of."""
+    if entry.kind is Kind.SKIPPED:
+        return entry.reason
+    what = entry.field if entry.kind in FATAL else _ONE_LESION.sub("", entry.field)
+    return f"{' '.join(part for part in (what, entry.value) if part)}: {entry.reason}"
 
 
 def summary(entries: Iterable[Entry]) -> dict[str, int]:

@@ -57,10 +57,10 @@ class Written:
                 return found if isinstance(found, Placed) else self._loaded(key, found)
         return None
 
-    def left(self) -> Iterator[str]:
-        """Names of the items that were never taken."""
+    def left(self) -> Iterator[Placed]:
+        """The items that were never taken."""
         for stem, found in self._items.items():
-            yield found.name if isinstance(found, Placed) else f"{stem}{found[0]}"
+            yield found if isinstance(found, Placed) else self._loaded(stem, found)
 
     def close(self) -> None:
         """Give back the file without name."""

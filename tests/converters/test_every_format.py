@@ -25,7 +25,10 @@ EXAMPLES = int(os.environ.get("DERMLOOP_EXAMPLES", "5"))
 """Datasets for each format; a release raises it."""
 
 BOTH_WAYS = [entry for entry in FORMATS.values() if entry.read and entry.write]
-NO_PIXEL = ("is gone: it covers no pixel of the image", "is not in what was read back")
+NO_PIXEL = (
+    "is gone: it covers no pixel of the image",
+    "is left out with its lesions: one covers no pixel of the image",
+)
 KNOWN = {
     "yolo-obb": (STICKS_OUT, "came back although nobody drew it"),
     "masks": NO_PIXEL,
