@@ -14,6 +14,8 @@ from telemetry import logs, request_id
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 _ORDER_SECONDS = 30.0
+_BREATH = 1.0
+"""Pause of an order that has further to go, in which answers are taken in."""
 _FULL_SECONDS = 3600.0
 """How often every answered task is looked at again, whatever the clocks say."""
 
@@ -58,7 +60,9 @@ class Background:
                         full = time.monotonic() + _FULL_SECONDS
                     elif time.monotonic() >= order:
                         order = time.monotonic() + _ORDER_SECONDS
-                        _tell("ordered the queues", self._service.order())
+                        report = self._service.order()
+                        _tell("ordered the queues", report)
+                        order = time.monotonic() + _BREATH if report.more else order
                     elif time.monotonic() >= due:
                         _tell("reconciled", self._service.sync())
                         due = time.monotonic() + self._seconds

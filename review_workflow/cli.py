@@ -75,6 +75,10 @@ def order(as_json: Json = False) -> None:
     """Order the queues anew by what the model says of unanswered images."""
     with _service() as service:
         report = service.order()
+        while report.more:
+            if not as_json:
+                typer.echo(f"{report.looked_at} new readings, {report.delivered} tasks written so far", err=True)
+            report = report.plus(service.order())
     _print(as_json, asdict(report), f"{report.looked_at} new readings of the model, {report.delivered} tasks written")
 
 

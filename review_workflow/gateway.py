@@ -170,11 +170,11 @@ class Gateway:
                     known.add(task.id)
                     yield _snapshot(task)
 
-    def suggestions(self, project_id: int, since: datetime | None) -> Iterator[ModelSuggestion]:
-        """The newest prediction of each unanswered task that changed at or after a moment, by task."""
+    def suggestions(self, project_id: int, since: datetime | None, after: int = 0) -> Iterator[ModelSuggestion]:
+        """The newest prediction of each unanswered task that changed at or after a moment, by task, beyond an id."""
         predicted = ("total_predictions", "greater", "Number", 0)
         unanswered = ("total_annotations", "equal", "Number", 0)
-        for task in self._pages(project_id, [*_since(since), predicted, unanswered]):
+        for task in self._pages(project_id, [*_since(since), predicted, unanswered], after):
             newest = max(map(_row, task.predictions or ()), key=lambda row: int(row["id"]), default=None)
             if newest is not None:
                 yield _suggestion(task, newest)
@@ -205,8 +205,7 @@ class Gateway:
             raise _away(what, error) from error
         return True
 
-    def _pages(self, project_id: int, filters: list[tuple[str, str, str, Any]]) -> Iterator[Any]:
-        last = 0
+    def _pages(self, project_id: int, filters: list[tuple[str, str, str, Any]], last: int = 0) -> Iterator[Any]:
         while True:
             query = _query(*filters, ("id", "greater", "Number", last))
             page = self.call(

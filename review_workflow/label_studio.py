@@ -89,8 +89,8 @@ class LabelStudioTasks(Protocol):
     def changed(self, project_id: int, since: datetime | None) -> Iterator[TaskSnapshot]:
         """Every task with an annotation that changed at or after a moment; all of those where the moment is None."""
 
-    def suggestions(self, project_id: int, since: datetime | None) -> Iterator[ModelSuggestion]:
-        """The newest prediction of each unanswered task that changed at or after a moment, by task."""
+    def suggestions(self, project_id: int, since: datetime | None, after: int = 0) -> Iterator[ModelSuggestion]:
+        """The newest prediction of each unanswered task that changed at or after a moment, by task, beyond an id."""
 
     def users(self) -> dict[int, str]:
         """E-mail addresses by user id."""

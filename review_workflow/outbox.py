@@ -12,8 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import orjson
-
 from converters.annotation import ImageRecord
 from converters.label_studio.controls import Tier
 from review_workflow.decisions import Setting
@@ -21,6 +19,7 @@ from review_workflow.errors import LabelStudioError
 from review_workflow.label_studio import LabelStudioTasks
 from review_workflow.ordering import priority
 from review_workflow.presentation import PRELOADED, TaskDraft, draft
+from review_workflow.queue_order import read_approved
 from review_workflow.review import Review, Work, WorkKey, WorkStatus
 from review_workflow.states import ReviewState
 from review_workflow.store import OutboxItem, Session, Store
@@ -47,14 +46,10 @@ class _Delivery:
     def is_new(self) -> bool:
         return self.place.task_id is None and self.item.attempts == 0 and not self.unwanted
 
-
-APPROVED_FACT = "approved by diagnosis"
-
-
-def read_approved(session: Session) -> dict[str, int]:
-    """The number of approved images by diagnosis, as counted when the queues were last ordered."""
-    found = session.fact(APPROVED_FACT)
-    return {str(code): int(count) for code, count in orjson.loads(found).items()} if found else {}
+    @property
+    def is_as_it_should_be(self) -> bool:
+        lies_there = self.place.task_id is not None and self.place.pushed == self.draft.digest
+        return lies_there and self.item.attempts == 0 and not self.unwanted
 
 
 class Outbox:
@@ -91,17 +86,16 @@ class Outbox:
 
     def _deliver(self, items: Sequence[OutboxItem]) -> int:
         with self._store.reading() as session:
-            deliveries = self._prepare(session, items)
-        fresh = defaultdict(list)
-        for delivery in deliveries:
+            prepared = self._prepare(session, items)
+        fresh, known = defaultdict(list), list[_Delivery]()
+        for delivery in prepared:
             if delivery.is_new:
                 fresh[delivery.work.key.tier].append(delivery)
-        groups = [*fresh.values(), *([d] for d in deliveries if not d.is_new)]
-        written = sum(self._attempt(group, items) for group in groups)
-        settled = {d.item.key for d in deliveries}
-        with self._store.writing() as session:
-            session.delivered([item for item in items if item.key not in settled])
-        return written
+            elif not delivery.is_as_it_should_be:
+                known.append(delivery)
+        made = sum(self._make(group, items) for group in fresh.values())
+        others = {delivery.work.key for group in fresh.values() for delivery in group}
+        return made + self._bring_up_to_date(known, [item for item in items if item.key not in others])
 
     def _prepare(self, session: Session, items: Sequence[OutboxItem]) -> list[_Delivery]:
         setting = self._setting(session)
@@ -109,36 +103,53 @@ class Outbox:
         for item in items:
             known = attempts.get(item.key)
             attempts[item.key] = item if known is None else replace(item, attempts=max(item.attempts, known.attempts))
-        places, approved = session.places(attempts), read_approved(session)
+        images = {key.image_id for key in attempts}
+        reviews, records = session.reviews_of(images), session.records_of(images)
+        models, places, approved = session.model_readings_of(images), session.places(attempts), read_approved(session)
         deliveries = []
         for key, item in attempts.items():
-            review = session.review(key.image_id)
-            work = review.work(key)
-            if work is not None:
-                record = session.record(key.image_id)
-                model = session.model_reading(key.image_id)
-                soon = priority(review, key, model, approved, setting.taxonomy, setting.policy.queue.order)
+            review, record = reviews[key.image_id], records[key.image_id]
+            if (work := review.work(key)) is not None:
+                model, way = models.get(key.image_id), setting.policy.queue.order
+                soon = priority(review, key, model, approved, setting.taxonomy, way)
                 wanted = draft(review, work, record, setting, soon)
                 deliveries.append(_Delivery(item, review, work, record, places.get(key, TaskPlace(None, None)), wanted))
         return deliveries
 
-    def _attempt(self, group: Sequence[_Delivery], items: Sequence[OutboxItem]) -> int:
-        keys = {delivery.work.key for delivery in group}
-        ours = [item for item in items if item.key in keys]
+    def _make(self, group: Sequence[_Delivery], items: Sequence[OutboxItem]) -> int:
+        """Number of tasks that were made, all of one tier or none."""
+        ours = _of(group, items)
         try:
-            if group[0].is_new:
-                self._create(group)
-            else:
-                self._update(group[0])
+            self._create(group)
         except LabelStudioError as error:
-            pause = min(2.0 ** min(max(item.attempts for item in ours), 10), LONGEST_PAUSE)
-            log.warning("delivery of %d tasks failed, again in %.0f s: %s", len(group), pause, error)
-            with self._store.writing() as session:
-                session.postpone(ours, self._clock() + pause, str(error))
+            self._postpone(ours, error)
             return 0
         with self._store.writing() as session:
             session.delivered(ours)
         return len(group)
+
+    def _bring_up_to_date(self, known: Sequence[_Delivery], items: Sequence[OutboxItem]) -> int:
+        """Number of tasks that were rewritten or removed; rows of `items` without a delivery have nothing to change."""
+        places: dict[WorkKey, TaskPlace | None] = {}
+        failed: set[WorkKey] = set()
+        for delivery in known:
+            try:
+                places[delivery.work.key] = self._update(delivery)
+            except LabelStudioError as error:
+                failed.add(delivery.work.key)
+                self._postpone(_of([delivery], items), error)
+        with self._store.writing() as session:
+            for key, place in places.items():
+                if place is not None:
+                    session.put_place(key, place)
+            session.delivered([item for item in items if item.key not in failed])
+        return len(places)
+
+    def _postpone(self, items: Sequence[OutboxItem], error: LabelStudioError) -> None:
+        pause = min(2.0 ** min(max(item.attempts for item in items), 10), LONGEST_PAUSE)
+        log.warning("%d deliveries failed, again in %.0f s: %s", len(items), pause, error)
+        with self._store.writing() as session:
+            session.postpone(items, self._clock() + pause, str(error))
 
     def _create(self, group: Sequence[_Delivery]) -> None:
         tier = group[0].work.key.tier
@@ -161,35 +172,39 @@ class Outbox:
             self._gateway.preload(project_id, PRELOADED[tier])
             self._preloaded.add(project_id)
 
-    def _update(self, delivery: _Delivery) -> None:
+    def _update(self, delivery: _Delivery) -> TaskPlace | None:
+        """Where the work lies now, None where that is as it was known or is stored already."""
         key, place = delivery.work.key, delivery.place
         task_id = place.task_id
         if task_id is None and delivery.item.attempts:
             task_id = self._gateway.find_task(self._project(key.tier), str(key))
         if delivery.unwanted:
-            self._remove(delivery, task_id)
-        elif task_id is None:
+            return self._remove(delivery, task_id)
+        if task_id is None:
             self._create([delivery])
-        elif place.pushed == delivery.draft.digest or self._gateway.update_task(task_id, delivery.draft):
+            return None
+        if place.pushed == delivery.draft.digest or self._gateway.update_task(task_id, delivery.draft):
             if place.pushed != delivery.draft.digest or delivery.item.attempts:
                 self._put_on_desk(delivery, task_id)
-            self._remember(key, TaskPlace(task_id, delivery.draft.digest))
-        elif delivery.work.status is WorkStatus.WAITING:
+            return TaskPlace(task_id, delivery.draft.digest)
+        if delivery.work.status is WorkStatus.WAITING:
             self._create([delivery])
-        else:
-            self._remember(key, TaskPlace(None, None))
+            return None
+        return TaskPlace(None, None)
 
-    def _remove(self, delivery: _Delivery, task_id: int | None) -> None:
+    def _remove(self, delivery: _Delivery, task_id: int | None) -> TaskPlace | None:
         if task_id is None:
-            return
+            return None
         task = self._gateway.task(task_id)
         answered = task is not None and any(not a.cancelled for a in task.annotations)
         if answered and delivery.review.state is not ReviewState.WITHDRAWN:
             self._gateway.update_task(task_id, delivery.draft)
-            return
+            return None
         self._gateway.delete_task(task_id)
-        self._remember(delivery.work.key, TaskPlace(None, None))
+        return TaskPlace(None, None)
 
-    def _remember(self, key: WorkKey, place: TaskPlace) -> None:
-        with self._store.writing() as session:
-            session.put_place(key, place)
+
+def _of(deliveries: Sequence[_Delivery], items: Sequence[OutboxItem]) -> list[OutboxItem]:
+    """The rows that ask for these deliveries."""
+    keys = {delivery.work.key for delivery in deliveries}
+    return [item for item in items if item.key in keys]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from converters import taxonomy as taxonomies
@@ -13,7 +13,7 @@ from converters.annotation import Annotation, ImageRecord
 from converters.label_studio.controls import Tier
 from converters.taxonomy import Taxonomy
 from review_workflow import policy as policies
-from review_workflow import webhook_loss
+from review_workflow import status, webhook_loss
 from review_workflow.copies import ImageCopies
 from review_workflow.decisions import Setting, apply, register, topics
 from review_workflow.errors import BusyError, LabelStudioError, ReviewError, UnknownPersonError
@@ -25,6 +25,7 @@ from review_workflow.people import Person, Role
 from review_workflow.policy import Policy
 from review_workflow.project_setup import SetupOptions, SetupReport, set_up
 from review_workflow.quality import ReaderQuality, judge
+from review_workflow.queue_order import QueueOrder
 from review_workflow.refusals import RefusalBook, Refused
 from review_workflow.review import Command, Event, Reassign, Review, SendBack, Withdraw, WorkKey
 from review_workflow.seeding import GoldSeeder
@@ -38,18 +39,7 @@ from review_workflow.webhooks import Hint
 
 SYSTEM = Person("system", Role.ADMIN)
 _SETTLE_SECONDS = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where the whole review stands."""
-
-    states: tuple[tuple[str, int], ...]
-    waiting: tuple[tuple[int, str, int], ...]
-    people: tuple[Person, ...]
-    outbox: int
-    inbox: int
-    policy: str
+_ORDER_SECONDS = 5.0
 
 
 class ReviewService:
@@ -75,7 +65,7 @@ class ReviewService:
         self._estimates = Estimates(store, policy, taxonomy, clock)
         seed = GoldSeeder(store, self._setting, clock, ImageCopies(images)).seed if images else lambda: 0
         self.refusals = RefusalBook(store, clock)
-        self._sync = Sync(store, gateway, self._setting, clock, seed, self._refuse_project) if gateway else None
+        self._sync = self._brought_into_step(gateway, seed) if gateway else None
 
     # images in, labels out
 
@@ -185,13 +175,13 @@ class ReviewService:
         return self._synced().run(full, patience)
 
     def order(self) -> SyncReport:
-        """Orders the queues anew by what the model says of unanswered images; cheap where nothing changed.
+        """Orders the queues by what the model says of unanswered images, for some seconds: `more` tells to call again.
 
         The readers' reliability is estimated anew, and gold tasks are put among the queues, as the policy says.
         """
         synced = self._synced()
         self._estimates.refresh()
-        return synced.order()
+        return synced.order(_ORDER_SECONDS)
 
     def follow_hints(self) -> SyncReport:
         """Takes in what webhooks hinted at and delivers what is due; nothing while another process is at it."""
@@ -254,19 +244,10 @@ class ReviewService:
         with self._store.reading() as session:
             return {state.value: count for state, count in session.states().items()}
 
-    def status(self) -> Status:
+    def status(self) -> status.Status:
         """Where the whole review stands."""
         with self._store.reading() as session:
-            waiting = sorted((int(t), email or "", n) for (t, email), n in session.waiting().items())
-            states = tuple((state.value, count) for state, count in sorted(session.states().items()))
-            return Status(
-                states,
-                tuple(waiting),
-                session.people(),
-                session.outbox_size(),
-                session.inbox_size(),
-                self._policy.digest,
-            )
+            return status.take(session, self._policy.digest)
 
     def history(self, image_id: str | None = None, actor: str | None = None) -> list[AuditEntry]:
         """Audit entries in order, of one image or one person where asked."""
@@ -352,6 +333,10 @@ class ReviewService:
 
     def _refuse_project(self, project_id: int, hints: int) -> None:
         self.refusals.note(Refused.FOREIGN, "/webhook", f"project {project_id}", hints)
+
+    def _brought_into_step(self, gateway: LabelStudioTasks, seed: Callable[[], int]) -> Sync:
+        queues = QueueOrder(self._store, gateway, self._policy, self._taxonomy)
+        return Sync(self._store, gateway, self._setting, self._clock, queues, seed, self._refuse_project)
 
     def _real(self) -> Gateway:
         if not isinstance(self._gateway, Gateway):

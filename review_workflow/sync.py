@@ -17,16 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-import orjson
-
 from converters.errors import ConversionError
 from converters.label_studio.controls import Tier
 from review_workflow import submissions, webhook_loss
 from review_workflow.decisions import Setting, apply
 from review_workflow.errors import BusyError, ConflictError, LabelStudioError, ReviewError
-from review_workflow.label_studio import LabelStudioTasks, ModelSuggestion, SubmittedAnnotation, TaskSnapshot
-from review_workflow.outbox import APPROVED_FACT, Outbox
+from review_workflow.label_studio import LabelStudioTasks, SubmittedAnnotation, TaskSnapshot
+from review_workflow.outbox import Outbox
 from review_workflow.people import Person
+from review_workflow.queue_order import QueueOrder
 from review_workflow.review import Event, WorkKey
 from review_workflow.store import Session, Store, TaskHint
 
@@ -39,13 +38,17 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What one pass did: tasks looked at, annotations that counted or were refused, tasks written, and what remains."""
+    """What one pass did: tasks looked at, annotations that counted or were refused, tasks written, and what remains.
+
+    `more` tells that ordering the queues has further to go.
+    """
 
     looked_at: int = 0
     counted: int = 0
     refused: int = 0
     delivered: int = 0
     waiting: int = 0
+    more: bool = False
 
     def plus(self, other: SyncReport) -> SyncReport:
         """Both passes together."""
@@ -55,6 +58,7 @@ class SyncReport:
             self.refused + other.refused,
             self.delivered + other.delivered,
             other.waiting,
+            other.more,
         )
 
 
@@ -67,6 +71,7 @@ class Sync:
         gateway: LabelStudioTasks,
         setting: Callable[[Session], Setting],
         clock: Callable[[], float],
+        queues: QueueOrder,
         seed: Callable[[], int] = lambda: 0,
         refuse: Callable[[int, int], None] = lambda project_id, hints: None,
     ) -> None:
@@ -74,6 +79,7 @@ class Sync:
         self._gateway = gateway
         self._setting = setting
         self._clock = clock
+        self._queues = queues
         self._seed = seed
         self._refuse = refuse
         self._owner = ""
@@ -95,43 +101,19 @@ class Sync:
         with self._lease(0.0):
             return self._take_hinted().plus(self._deliver())
 
-    def order(self) -> SyncReport:
-        """Puts gold tasks among the queues; reads what the model says of unanswered images, and orders by it."""
-        with self._lease(PATIENCE):
-            seeded = self._seed()
-            name = f"order:{self.project(Tier.TECHNICIAN)}"
-            newest = self._cursor(name)
-            read = 0
-            for found in self._gateway.suggestions(
-                self.project(Tier.TECHNICIAN), newest - _OVERLAP if newest else None
-            ):
-                read += self._note_suggestion(found)
-                if found.updated_at is not None:
-                    newest = max(newest, found.updated_at) if newest else found.updated_at
-            if newest is not None:
-                with self._store.writing() as session:
-                    session.put_fact(name, newest.isoformat())
-            if read == 0:
-                return self._deliver() if seeded else SyncReport()
-            with self._store.writing() as session:
-                approved = orjson.dumps(session.approved_diagnoses(), option=orjson.OPT_SORT_KEYS).decode()
-                session.put_fact(APPROVED_FACT, approved)
-                session.enqueue(session.waiting_keys(), self._clock())
-            return SyncReport(looked_at=read).plus(self._deliver())
+    def order(self, seconds: float) -> SyncReport:
+        """Puts gold tasks among the queues; reads what the model says of unanswered images, and orders by it.
 
-    def _note_suggestion(self, suggestion: ModelSuggestion) -> bool:
-        """Whether the model says something new of an image in its first round."""
-        try:
-            key = WorkKey.parse(suggestion.key)
-            if key.round > 1:
-                return False
-            with self._store.writing() as session:
-                record = session.record(key.image_id)
-                reading = submissions.model_reading(suggestion, record, self._setting(session).taxonomy)
-                return session.put_model_reading(reading)
-        except (ReviewError, ConversionError) as error:
-            log.warning("prediction on task %d left out of the order: %s", suggestion.task_id, error)
-            return False
+        Ends after about so many seconds; the report says whether there is more, with which the next pass goes on.
+        """
+        with self._lease(PATIENCE):
+            self._seed()
+            project_id, deadline, report = self.project(Tier.TECHNICIAN), time.monotonic() + seconds, SyncReport()
+            while True:
+                step = self._queues.step(project_id, self._clock)
+                report = report.plus(SyncReport(looked_at=step.changed)).plus(self._deliver())
+                if not step.more or time.monotonic() >= deadline:
+                    return replace(report, more=step.more)
 
     def project(self, tier: Tier) -> int:
         """Label Studio's id of a tier's project; raises LabelStudioError before the first set-up."""

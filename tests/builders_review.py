@@ -177,10 +177,10 @@ class MemoryLabelStudio:
         tasks = [t for t in self.all_tasks.values() if t.project_id == project_id and t.annotations]
         yield from [_snapshot(t) for t in sorted(tasks, key=lambda t: t.task_id) if not since or t.updated_at >= since]
 
-    def suggestions(self, project_id: int, since: datetime | None) -> Iterator[ModelSuggestion]:
+    def suggestions(self, project_id: int, since: datetime | None, after: int = 0) -> Iterator[ModelSuggestion]:
         self._answer()
-        for task in list(self.all_tasks.values()):
-            recent = not since or task.updated_at >= since
+        for task in sorted(self.all_tasks.values(), key=lambda task: task.task_id):
+            recent = task.task_id > after and (not since or task.updated_at >= since)
             if recent and task.project_id == project_id and not task.annotations and task.prediction is not None:
                 version, result = task.prediction
                 key = str(task.data[TaskField.KEY])

@@ -39,6 +39,12 @@ def decode_review(image_id: str, state: str, revision: int, version: int, body: 
     )
 
 
+def decode_truths_diagnoses(body: str) -> set[str]:
+    """The diagnoses that a stored review's truth names, without the rest of it."""
+    truth = orjson.loads(body)["truth"]
+    return {diagnosis for lesion in (truth or {}).get("lesions", ()) if (diagnosis := lesion.get("diagnosis"))}
+
+
 def encode_annotation(annotation: Annotation | None) -> str:
     """Canonical JSON of an annotation, empty text for none: the region-level before and after of an audit entry."""
     return "" if annotation is None else _text(manifest.encode_annotation(annotation))

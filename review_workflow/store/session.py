@@ -24,6 +24,8 @@ from review_workflow.store.refusals import Refusal
 from review_workflow.store.traffic import Traffic
 from review_workflow.store.vitals import Vitals
 
+_PAGE = 2_000
+
 
 class Session(Traffic):
     """Reads and writes on one open connection; commit and rollback belong to whoever opened it."""
@@ -52,6 +54,12 @@ class Session(Traffic):
             raise UnknownImageError("image", image_id, "a registered image", "Ingest it first.")
         return manifest.decode_record(orjson.loads(found))
 
+    def records_of(self, image_ids: Collection[str]) -> dict[str, ImageRecord]:
+        """What is known of these images, by id."""
+        query = select(schema.images.c.image_id, schema.images.c.record)
+        rows = self._connection.execute(query.where(schema.images.c.image_id.in_(sorted(image_ids))))
+        return {row.image_id: manifest.decode_record(orjson.loads(row.record)) for row in rows}
+
     def records(self) -> Iterator[ImageRecord]:
         """All images, by id."""
         for text in self._connection.execute(
@@ -72,6 +80,11 @@ class Session(Traffic):
         if row is None:
             raise UnknownImageError("image", image_id, "an image under review", "Ingest it first.")
         return codec.decode_review(row.image_id, row.state, row.revision, row.version, row.body)
+
+    def reviews_of(self, image_ids: Collection[str]) -> dict[str, Review]:
+        """The reviews of these images, by id."""
+        rows = self._connection.execute(select(schema.reviews).where(schema.reviews.c.image_id.in_(sorted(image_ids))))
+        return {r.image_id: codec.decode_review(r.image_id, r.state, r.revision, r.version, r.body) for r in rows}
 
     def reviews(self, state: ReviewState | None = None) -> tuple[Review, ...]:
         """All reviews, or those in one state, by image id."""
@@ -116,19 +129,23 @@ class Session(Traffic):
         self._connection.execute(insert(table).values(values))
         return True
 
-    def model_reading(self, image_id: str) -> Annotation | None:
-        """What the model says of an image, or None where it was not asked."""
+    def model_readings_of(self, image_ids: Collection[str]) -> dict[str, Annotation]:
+        """What the model says of these images, by id; those it was not asked about are left out."""
         table = schema.model_readings
-        found = self._connection.execute(select(table.c.reading).where(table.c.image_id == image_id))
-        text = found.scalar_one_or_none()
-        return codec.decode_annotation(text) if text else None
+        rows = self._connection.execute(
+            select(table.c.image_id, table.c.reading).where(table.c.image_id.in_(sorted(image_ids)))
+        )
+        return {row.image_id: codec.decode_annotation(row.reading) for row in rows}
 
     def approved_diagnoses(self) -> dict[str, int]:
         """The number of approved images that hold each diagnosis."""
-        counts: Counter[str] = Counter()
-        for review in self.reviews(ReviewState.APPROVED):
-            lesions = review.truth.lesions if review.truth else ()
-            counts.update({lesion.diagnosis for lesion in lesions if lesion.diagnosis})
+        table, counts, last = schema.reviews, Counter[str](), ""
+        query = select(table.c.image_id, table.c.body).where(table.c.state == ReviewState.APPROVED.value)
+        query = query.order_by(table.c.image_id).limit(_PAGE)
+        while rows := self._connection.execute(query.where(table.c.image_id > last)).all():
+            for row in rows:
+                counts.update(codec.decode_truths_diagnoses(row.body))
+            last = rows[-1].image_id
         return dict(counts)
 
     def states(self) -> dict[ReviewState, int]:

@@ -137,6 +137,20 @@ class Traffic:
             query = query.where(schema.works.c.assignee == assignee)
         return tuple(sorted(WorkKey.parse(key) for key in self._connection.execute(query).scalars()))
 
+    def waiting_among(self, keys: Iterable[WorkKey]) -> tuple[WorkKey, ...]:
+        """Those of these pieces of work that wait for their answer."""
+        wanted = [str(key) for key in keys]
+        query = select(schema.works.c.key).where(schema.works.c.key.in_(wanted))
+        found = self._connection.execute(query.where(schema.works.c.status == WorkStatus.WAITING.value)).scalars()
+        return tuple(sorted(WorkKey.parse(key) for key in found))
+
+    def waiting_after(self, key: str, limit: int) -> tuple[WorkKey, ...]:
+        """The next so many pieces of waiting work beyond a key, in the database's own order."""
+        table = schema.works
+        query = select(table.c.key).where(table.c.key > key, table.c.status == WorkStatus.WAITING.value)
+        rows = self._connection.execute(query.order_by(table.c.key).limit(limit)).scalars()
+        return tuple(WorkKey.parse(key) for key in rows)
+
     def waiting_tasks(self, tier: Tier) -> list[tuple[int, WorkKey]]:
         """The Label Studio tasks of a tier in which work waits for its answer, with the work."""
         table = schema.works
@@ -180,8 +194,12 @@ class Traffic:
 
     def put_fact(self, name: str, value: str) -> None:
         """Stores a fact."""
-        self._connection.execute(delete(schema.facts).where(schema.facts.c.name == name))
+        self.forget_fact(name)
         self._connection.execute(insert(schema.facts).values(name=name, value=value))
+
+    def forget_fact(self, name: str) -> None:
+        """Removes a fact that holds no longer."""
+        self._connection.execute(delete(schema.facts).where(schema.facts.c.name == name))
 
     def lease_holder(self, name: str) -> str | None:
         """Who holds a lease, or None."""

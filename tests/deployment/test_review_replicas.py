@@ -74,9 +74,9 @@ class SharedLabelStudio(MemoryLabelStudio):
         with self._lock:
             return iter(list(super().changed(project_id, since)))
 
-    def suggestions(self, project_id: int, since: Any) -> Iterator[Any]:
+    def suggestions(self, project_id: int, since: Any, after: int = 0) -> Iterator[Any]:
         with self._lock:
-            return iter(list(super().suggestions(project_id, since)))
+            return iter(list(super().suggestions(project_id, since, after)))
 
     def annotate(self, task_id: int, user_id: int, result: bytes, cancelled: bool = False) -> int:
         with self._lock:

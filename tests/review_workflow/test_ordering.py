@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from builders_review import (
+    ANNA,
     NO_SECOND_READER,
     TAXONOMY,
+    TECHNICIAN,
     MemoryLabelStudio,
     a_lesion,
     a_result,
@@ -19,9 +22,11 @@ from builders_review import (
 
 from converters.annotation import Annotation, Finding, Lesion
 from converters.label_studio.controls import TaskField, Tier
+from review_workflow import queue_order, service
 from review_workflow.decisions import register
 from review_workflow.ordering import FIFO, malignancy, priority
-from review_workflow.policy import Order, Queue
+from review_workflow.policy import Order, Policy, Queue
+from review_workflow.service import ReviewService
 from review_workflow.states import ReviewState
 
 REVIEW = register("image").review
@@ -86,3 +91,110 @@ def test_fifo_by_policy_leaves_the_order_alone(tmp_path: Path) -> None:
     studio.predict(task_id, "m1", a_result([replace(a_lesion("mel"), score=0.8)]))
     service.order()
     assert studio.all_tasks[task_id].data[TaskField.PRIORITY] == FIFO
+
+
+class Clinic:
+    """So many images whose technicians' tasks wait, each with the same suspicion of the same model."""
+
+    def __init__(self, folder: Path, images: int) -> None:
+        self.store, self.studio = a_store(folder), MemoryLabelStudio()
+        self.service = self.opened()
+        self.service.register(an_image(number) for number in range(images))
+        self.service.sync()
+        for number in range(images):
+            self.predict(number, "m1")
+
+    def opened(self, policy: Policy = NO_SECOND_READER) -> ReviewService:
+        return a_service(self.store, self.studio, policy)
+
+    def task(self, number: int) -> int:
+        found = (t for t in self.studio.all_tasks.values() if t.data[TaskField.KEY] == f"{number:064x}:1:1:1")
+        return next(found).task_id
+
+    def predict(self, number: int, model: str, score: float = 0.8) -> None:
+        self.studio.predict(self.task(number), model, a_result([replace(a_lesion("vasc"), score=score)]))
+
+    def priorities(self, *numbers: int) -> list[object]:
+        return [self.studio.all_tasks[self.task(number)].data[TaskField.PRIORITY] for number in numbers]
+
+    def moved(self, before: list[object]) -> int:
+        """How many of the images from the second on have another priority than before."""
+        now = self.priorities(*range(1, 1 + len(before)))
+        return sum(new != old for new, old in zip(now, before, strict=True))
+
+    def approve(self, *numbers: int) -> None:
+        for tier, person, verdict in ((Tier.TECHNICIAN, TECHNICIAN, None), (Tier.DERMATOLOGIST, ANNA, "Accept")):
+            for task in self.studio.open_tasks(tier):
+                if int(str(task.data[TaskField.IMAGE_ID]), 16) in numbers:
+                    self.studio.annotate(task.task_id, person.user_id or 0, a_result([a_lesion("vasc")], verdict))
+            self.service.sync()
+
+
+def until_done(service: ReviewService) -> int:
+    """How many passes it takes until the order has no further to go."""
+    passes = 1
+    while service.order().more:
+        passes += 1
+    return passes
+
+
+def test_a_new_reading_of_the_same_model_moves_its_own_task_and_no_other(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, 6)
+    until_done(clinic.service)
+    before = clinic.priorities(3, 4, 5)
+    clinic.approve(0, 1)
+    clinic.predict(3, "m1", score=0.6)
+    assert clinic.service.order().delivered == 1
+    assert clinic.priorities(4, 5) == before[1:] and clinic.priorities(3) != before[:1]
+
+
+def test_another_model_refreshes_the_whole_order_by_what_was_approved_meanwhile(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, 6)
+    until_done(clinic.service)
+    before = clinic.priorities(2, 3, 4)
+    clinic.approve(0, 1)
+    clinic.predict(5, "m2")
+    until_done(clinic.service)
+    after = clinic.priorities(2, 3, 4)
+    assert all(new < old for new, old in zip(after, before, strict=True))  # type: ignore[operator]
+    assert clinic.service.order().delivered == 0
+
+
+def test_half_as_many_approvals_again_refresh_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_order, "_AT_LEAST", 2)
+    clinic = Clinic(tmp_path, 5)
+    until_done(clinic.service)
+    (before,) = clinic.priorities(4)
+    clinic.approve(0)
+    until_done(clinic.service)
+    assert clinic.priorities(4) == [before]
+    clinic.approve(1)
+    until_done(clinic.service)
+    assert clinic.priorities(4)[0] < before  # type: ignore[operator]
+
+
+def test_the_refresh_goes_in_chunks_and_on_where_a_process_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_order, "_CHUNK", 2)
+    monkeypatch.setattr(service, "_ORDER_SECONDS", 0.0)
+    clinic = Clinic(tmp_path, 7)
+    assert until_done(clinic.service) > 4
+    before = clinic.priorities(*range(1, 6))
+    clinic.approve(0)
+    clinic.predict(6, "m2")
+    while not (moved := clinic.moved(before)):
+        assert clinic.service.order().more
+    assert moved < 5
+    until_done(clinic.opened())
+    assert clinic.moved(before) == 5
+
+
+def test_another_order_by_policy_refreshes_all(tmp_path: Path) -> None:
+    clinic = Clinic(tmp_path, 3)
+    until_done(clinic.service)
+    assert FIFO not in clinic.priorities(0, 1, 2)
+    until_done(clinic.opened(replace(NO_SECOND_READER, queue=Queue(Order.FIFO))))
+    assert clinic.priorities(0, 1, 2) == [FIFO] * 3
+    until_done(clinic.service)
+    assert FIFO not in clinic.priorities(0, 1, 2)
