@@ -16,7 +16,7 @@ help: ## what there is to make
 install: ## .venv with dermloop, training and test tools; quick where it is up to date
 	@.ci/install
 
-system: ## Chromium, fonts, PostgreSQL, Redis and Caddy for the tests (as root; else it says what is missing)
+system: ## Chromium, fonts, PostgreSQL, Redis, Caddy and Prometheus for the tests (as root; else it says what is missing)
 	@.ci/system
 
 label-studio: install ## Label Studio in .venv-label-studio; quick where it is there

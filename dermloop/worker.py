@@ -21,13 +21,14 @@ from dermloop.home import Home
 from dermloop.run_progress import last_word, runs_since
 from dermloop.scheduling import keep_considering
 from dermloop.stages import StageLine
-from dermloop.worker_metrics import WorkerMetrics, give_out
+from dermloop.worker_metrics import WorkerMetrics
 from ml_backend.jobs import RETRAIN, JobCancelled, JobHandle, JobQueue
 from ml_backend.settings import read_settings as read_serving_settings
 from review_workflow.service import ReviewService, open_service
 from review_workflow.settings import read as read_review_settings
 from telemetry import logs, request_id, tracing
 from telemetry import settings as telemetry_settings
+from telemetry.page_server import given_out
 
 STAGES_FILE = "stages.jsonl"
 _POLL_SECONDS = 1.0
@@ -81,21 +82,17 @@ def consume(home: Path, command: Sequence[str] | None = None) -> None:
     settings = read_serving_settings(home=home)
     queue = JobQueue.open(settings.jobs_address, lease=settings.jobs_lease)
     program = command or [sys.executable, "-m", "dermloop.retraining", "--home", str(home)]
-    metrics = WorkerMetrics(queue)
+    metrics = WorkerMetrics(queue, RETRAIN)
     queue.register(RETRAIN, metrics.timed(lambda handle: _told(handle, home, program)))
-    own = telemetry_settings.read()
-    server = give_out(metrics, own.worker_metrics) if own.worker_metrics else None
     stop = threading.Event()
     clock = threading.Thread(target=keep_considering, args=(_review, queue, stop), name="schedule", daemon=True)
     clock.start()
     _log.info("worker ready at %s", home)
     try:
-        queue.consume()
+        with given_out(metrics.page, telemetry_settings.read().worker_metrics):
+            queue.consume()
     finally:
         stop.set()
-        if server is not None:
-            server.shutdown()
-            server.server_close()
 
 
 def _told(handle: JobHandle, home: Path, command: Sequence[str]) -> str:

@@ -12,11 +12,12 @@ from ml_backend.settings import Settings
 
 
 class Role(StrEnum):
-    """What a caller is: Label Studio, a program that has pictures read, or whoever looks after the service."""
+    """What a caller is: Label Studio, a program with pictures to read, an operator, or a program that watches."""
 
     LABEL_STUDIO = "label-studio"
     READER = "reader"
     OPERATOR = "operator"
+    OBSERVER = "observer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Credentials:
 
 _PUBLIC = frozenset({"/health", "/healthz", "/readyz", "/", "/page.css", "/page.js", "/icon.svg"})
 _OPERATOR_ONLY = frozenset({"/metrics"})
+_BY_TOKEN = (Role.READER, Role.OPERATOR, Role.OBSERVER)
 _LABEL_STUDIO_ONLY = frozenset({"/setup", "/webhook", "/job_status", "/versions", "/ready"})
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -39,8 +41,8 @@ def tokens(settings: Settings) -> dict[Role, tuple[str, ...]]:
     found: dict[Role, tuple[str, ...]] = {}
     for number, entry in enumerate(settings.tokens):
         role, _, token = entry.get_secret_value().partition(":")
-        if role not in (Role.READER, Role.OPERATOR) or len(token) < 16:
-            expected = "reader:<token> or operator:<token> with 16 characters or more"
+        if role not in _BY_TOKEN or len(token) < 16:
+            expected = f"{' or '.join(f'{known}:<token>' for known in _BY_TOKEN)} with 16 characters or more"
             raise SettingsError("DERMLOOP_ML_TOKENS", f"entry {number + 1}", expected, "Correct it.")
         found[Role(role)] = (*found.get(Role(role), ()), token)
     return found
@@ -61,11 +63,11 @@ def role_of(shown: Credentials, settings: Settings, known: dict[Role, tuple[str,
 
 
 def allows(role: Role | None, path: str) -> bool:
-    """Whether a role may call a path; the operator may call everything."""
+    """Whether a role may call a path; the operator may call everything, the observer nothing but /metrics."""
     if path in _PUBLIC or role is Role.OPERATOR:
         return True
-    if path in _OPERATOR_ONLY:
-        return False
+    if path in _OPERATOR_ONLY or role is Role.OBSERVER:
+        return role is Role.OBSERVER and path in _OPERATOR_ONLY
     return role is Role.LABEL_STUDIO or (role is Role.READER and path not in _LABEL_STUDIO_ONLY)
 
 

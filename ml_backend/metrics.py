@@ -13,6 +13,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.meter = Meter(catalogue.PICTURES, catalogue.LESIONS, catalogue.LESION_SCORE)
+        for outcome in ("analysed", "failed"):
+            self.meter.begin(catalogue.PICTURES, outcome)
 
     def analysed(self, found: Analysis) -> None:
         """Counts the pictures by what became of them, their lesions, and the scores by the version that gave them."""

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     label_studio_token: SecretStr | None = Field(None, description="legacy or personal access token")
     basic_auth_user: str | None = Field(None, description="Label Studio's login here")
     basic_auth_password: SecretStr | None = Field(None, description="and its password")
-    tokens: _Secrets = Field((), description="bearer tokens as role:token; roles are reader and operator")
+    tokens: _Secrets = Field((), description="bearer tokens as role:token; roles are reader, operator and observer")
     public_url: str | None = Field(None, description="how annotators' browsers reach this service, for overlay links")
     link_secret: SecretStr | None = Field(None, description="signs overlay links; 16 characters or more")
     allowed_hosts: _List = Field((), description="hosts that images may be fetched from by http(s)")

@@ -48,6 +48,10 @@ class Meter:
         else:
             self._counters[metric] = Counter(metric.name, metric.about, metric.labels, registry=self._registry)
 
+    def begin(self, metric: Metric, *labels: str) -> None:
+        """Shows a metric as 0 for these labels: Prometheus sees no rise in what appears with its first count."""
+        (self._counters.get(metric) or self._histograms[metric]).labels(*labels)
+
     def count(self, metric: Metric, *labels: str, by: float = 1) -> None:
         """Counts so many more."""
         counter = self._counters[metric]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+import yaml
 from builders_compose import (
     DOCKER,
     MissingError,
@@ -23,7 +25,7 @@ from builders_compose import (
 from dockerfile_parse import DockerfileParser
 
 from dermloop.cli import app
-from ml_backend.access import tokens
+from ml_backend.access import Role, tokens
 from ml_backend.settings import Settings as ServingSettings
 from ml_backend.settings import read_settings
 from review_workflow.settings import ReviewSettings
@@ -42,7 +44,7 @@ OURS = (
     "setup",
     "backup",
 )
-THEIRS = ("postgres", "redis", "objects", "proxy", "label-studio", "label-studio-web")
+THEIRS = ("postgres", "redis", "objects", "proxy", "label-studio", "label-studio-web", "prometheus", "grafana")
 OTHER_SETTINGS = {
     *("DERMLOOP_HOME", "DERMLOOP_CACHE", "DERMLOOP_ADMIN_EMAIL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     *("AWS_DEFAULT_REGION", "DERMLOOP_BACKUP_LABEL_STUDIO_DATA", "DERMLOOP_BACKUP_LABEL_STUDIO_DATABASE"),
@@ -79,7 +81,7 @@ def test_the_example_explains_every_variable_and_no_other() -> None:
 def test_each_copy_of_the_example_has_secrets_of_its_own() -> None:
     first, second = example_environment(), example_environment()
     made = [name for name, value in first.items() if re.fullmatch("[0-9a-f]{40}", value)]
-    assert len(made) == 11 and all(first[name] != second[name] for name in made)
+    assert len(made) == 13 and all(first[name] != second[name] for name in made)
     assert "CHANGE-ME" not in first.values()
 
 
@@ -95,7 +97,7 @@ def test_the_settings_that_compose_gives_are_accepted(monkeypatch: pytest.Monkey
     for key, value in environment_of("worker").items():
         monkeypatch.setenv(key, value)
     serving, review = read_settings(), ReviewSettings()
-    assert tokens(serving) == {} and serving.jobs_address.startswith("redis://")
+    assert list(tokens(serving)) == [Role.OBSERVER] and serving.jobs_address.startswith("redis://")
     assert review.database.startswith("postgresql://") and str(review.images) == "/srv/dermloop/served/images"
     assert (review.ml_backend_user, review.ml_backend_password) == (
         serving.basic_auth_user,
@@ -121,11 +123,12 @@ def test_a_missing_secret_stops_compose_with_its_name_and_the_cure(name: str) ->
         ("proxy", "DERMLOOP_REVIEW_UPSTREAM"),
         ("proxy", "DERMLOOP_MODEL_UPSTREAM"),
         ("proxy", "DERMLOOP_LABEL_UPSTREAM"),
+        ("proxy", "DERMLOOP_WATCH_UPSTREAM"),
     ],
 )
 def test_every_address_names_a_service_and_the_port_that_its_process_listens_on(name: str, key: str) -> None:
     host, port = re.findall(r"([a-z-]+)(?:\.dermloop\.internal)?[ :](\d+)$", environment_of(name)[key])[0]
-    if host == "label-studio-web":
+    if host in ("label-studio-web", "grafana"):
         assert port in str(raw()["services"][host]["healthcheck"]["test"])
         return
     parsed = dockerfile_of(host)
@@ -143,7 +146,7 @@ def test_the_review_shows_the_queue_that_the_worker_works_on(name: str) -> None:
 def test_only_the_proxy_is_published() -> None:
     assert [name for name, found in raw()["services"].items() if "ports" in found] == ["proxy"]
     proxy = service("proxy", example_environment())
-    addresses = [proxy["environment"][f"DERMLOOP_{part}_ADDRESS"] for part in ("LABEL", "REVIEW", "MODEL")]
+    addresses = [proxy["environment"][f"DERMLOOP_{part}_ADDRESS"] for part in ("LABEL", "REVIEW", "MODEL", "WATCH")]
     ports = {re.findall(r":(\d+)$", address)[0] if address.count(":") > 1 else "443" for address in addresses}
     assert ports | {"80"} == {entry.partition(":")[0] for entry in proxy["ports"]}
 
@@ -158,7 +161,7 @@ def test_databases_queue_and_objects_are_on_a_network_without_a_way_out() -> Non
 def test_each_service_is_pinned_without_rights_and_checked(name: str) -> None:
     found = service(name, example_environment())
     tag = found["image"].rpartition(":")[2]
-    assert re.match(r"\d+\.\d+", tag), found["image"]
+    assert re.match(r"v?\d+\.\d+", tag), found["image"]
     assert found["security_opt"] == ["no-new-privileges:true"]
     if name in OURS:
         assert found["read_only"] and found["cap_drop"] == ["ALL"]
@@ -184,7 +187,7 @@ def test_every_profile_has_one_of_each_program(profiles: set[str]) -> None:
         for alias in (networks["front"] or {}).get("aliases", []) if isinstance(networks, dict) else []:
             aliases[alias] = aliases.get(alias, 0) + 1
     names = ("serving", "review")
-    assert aliases == {alias: 1 for name in names for alias in (name, f"{name}.dermloop.internal")}
+    assert aliases == {"worker": 1, **{alias: 1 for name in names for alias in (name, f"{name}.dermloop.internal")}}
     assert len({"worker", "worker-gpu"} & set(running)) == 1
     assert {"postgres", "redis", "proxy", "label-studio", "label-studio-web", "setup"} <= set(running)
     for found in running.values():
@@ -202,6 +205,39 @@ def test_the_command_line_of_each_service_is_one_of_dermloop() -> None:
                 command = command.commands[words[2]]
             options = {option for parameter in command.params for option in parameter.opts}
             assert {word for word in words if word.startswith("--") and word != "--help"} <= options, name
+
+
+def test_prometheus_asks_every_program_by_its_name_and_port_and_grafana_asks_prometheus() -> None:
+    folder = DOCKER / "observability"
+    jobs = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    asked = {name: found["port"] for job in jobs for found in job["dns_sd_configs"] for name in found["names"]}
+    assert asked == {"serving": 9090, "review": 9091, "worker": 9092, "bulk": 9092}
+    assert environment_of("serving")["DERMLOOP_ML_PORT"] == str(asked["serving"])
+    assert {environment_of(name)["DERMLOOP_WORKER_METRICS"] for name in ("worker", "bulk")} == {"0.0.0.0:9092"}
+    for name in (*asked, "prometheus", "grafana"):
+        assert "front" in raw()["services"][name]["networks"]
+    (source,) = yaml.safe_load((folder / "grafana" / "datasources.yml").read_text(encoding="utf-8"))["datasources"]
+    assert source["url"] == "http://prometheus:9090" and "0.0.0.0:9090" in service_words("prometheus")
+    (boards,) = yaml.safe_load((folder / "grafana" / "dashboards.yml").read_text(encoding="utf-8"))["providers"]
+    mounted = [entry.split(":")[1] for entry in raw()["services"]["grafana"]["volumes"]]
+    assert boards["options"]["path"] in mounted
+    home = environment_of("grafana")["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (folder / "dashboards" / Path(home).name).is_file() and home.startswith(boards["options"]["path"])
+
+
+def service_words(name: str) -> str:
+    return " ".join(service(name, example_environment())["command"])
+
+
+@pytest.mark.parametrize("name", ["serving", "review", "training"])
+def test_an_image_brings_what_traces_ask_for(name: str) -> None:
+    given = environment_of({"training": "worker"}.get(name, name))
+    assert {"DERMLOOP_TRACES", "DERMLOOP_TRACE_SHARE"} <= set(given)
+    listed = (DOCKER / "serving" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    runs = values(DockerfileParser(path=str(DOCKER / name / "Dockerfile")), "RUN")
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(extra["tracing"]) <= set(listed)
+    assert name == "serving" or any("--extra tracing" in run for run in runs)
 
 
 def test_redis_keeps_what_it_was_told() -> None:

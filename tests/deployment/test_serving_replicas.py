@@ -33,6 +33,7 @@ class Fleet:
 
     home: Path
     address: str = ""
+    watch_address: str = ""
     certificate: Path = Path()
     replicas: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -44,15 +45,16 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     tmp_path = tmp_path_factory.mktemp("fleet")
     made = Fleet(tmp_path / "home")
     bundle(made.home)
-    label, review, model, http, health, *ports = free_ports(8)
+    label, review, model, watch, http, health, *ports = free_ports(9)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context((tmp_path / "log").open("wb"))
         for port in ports:
             made.replicas[port] = start(stack, made.home, port, log)
-        made.address = f"https://localhost:{model}"
+        made.address, made.watch_address = f"https://localhost:{model}", f"https://localhost:{watch}"
         made.certificate = tmp_path / "data" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         given = {**service("proxy", example_environment())["environment"]}
-        given |= {f"DERMLOOP_{n}_ADDRESS": f"https://localhost:{p}" for n, p in (("LABEL", label), ("REVIEW", review))}
+        others = {"LABEL": label, "REVIEW": review, "WATCH": watch}
+        given |= {f"DERMLOOP_{name}_ADDRESS": f"https://localhost:{port}" for name, port in others.items()}
         given |= {"DERMLOOP_MODEL_ADDRESS": made.address, "DERMLOOP_HTTP_PORT": str(http)}
         given |= {"DERMLOOP_PROXY_HEALTH_PORT": str(health)}
         given["DERMLOOP_MODEL_UPSTREAM"] = " ".join(("to", *(f"127.0.0.1:{port}" for port in ports)))
@@ -174,3 +176,5 @@ def test_a_stopped_replica_is_left_out_and_the_proxy_hides_what_is_not_for_outsi
         for path in ("/setup", "/webhook", "/versions"):
             assert session.post(f"{fleet.address}{path}", timeout=10).status_code == 404
         assert session.get(f"{fleet.address}/v1/models", timeout=10).status_code == 401
+        nobody = session.get(fleet.watch_address, timeout=10)
+        assert (nobody.status_code, "add observability to COMPOSE_PROFILES" in nobody.text) == (503, True)

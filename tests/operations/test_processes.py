@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
-import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,15 +15,16 @@ import orjson
 import promql_parser
 import pytest
 import yaml
+from builders_processes import ROOT, Program, free_ports, running, until
 from builders_serving import bundle, encoded, pixels
 
-from dermloop.worker_metrics import WorkerMetrics, give_out
+from dermloop.worker_metrics import WorkerMetrics
 from ml_backend.jobs import JobHandle, JobQueue, JobState
 from review_workflow.project_setup import SECRET_HEADER
 from telemetry import request_id
 from telemetry.catalogue import CATALOGUE, Kind
+from telemetry.page_server import given_out
 
-ROOT = Path(__file__).parents[2]
 OBSERVED = ROOT / "docker" / "observability"
 OPERATOR, METRICS = "operator-token-0123456789", "metrics-token-0123456789"
 LABEL_STUDIO = "legacy0token0123456789abcdef0123456789abc"
@@ -42,26 +35,6 @@ CONFIG = (
     '<Label value="Lesion, not classified"/></RectangleLabels></View>'
 )
 HISTOGRAM = ("_bucket", "_sum", "_count")
-
-
-@dataclass(frozen=True)
-class Program:
-    """A running program: its address and its log."""
-
-    address: str
-    log: Path
-
-    def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        try:
-            with urllib.request.urlopen(urllib.request.Request(self.address + path, body, named), timeout=60) as answer:
-                return answer.status, dict(answer.headers), answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, dict(error.headers), error.read()
-
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
 
 class Uploads(BaseHTTPRequestHandler):
@@ -81,40 +54,6 @@ class Uploads(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-@contextmanager
-def running(command: list[str], port: int, log: Path, **settings: str) -> Iterator[Program]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DERMLOOP_")}
-    environment = {**kept, **settings, "DERMLOOP_LOG_FORMAT": "json", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    with log.open("wb") as stream:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
-    program = Program(f"http://127.0.0.1:{port}", log)
-    try:
-        until(lambda: process.poll() is None and answers(program), log)
-        yield program
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def answers(program: Program) -> bool:
-    try:
-        return program.ask("/health")[0] == 200
-    except OSError:
-        return False
-
-
-def until(true: Any, log: Path, seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def uploads() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Uploads)
@@ -128,7 +67,7 @@ def uploads() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory, uploads: str) -> Iterator[Program]:
-    home, port = tmp_path_factory.mktemp("serving"), free_port()
+    home, port = tmp_path_factory.mktemp("serving"), free_ports(1)[0]
     bundle(home)
     settings = {
         "DERMLOOP_ML_HOME": str(home),
@@ -138,13 +77,13 @@ def backend(tmp_path_factory: pytest.TempPathFactory, uploads: str) -> Iterator[
     }
     command = [sys.executable, "-m", "dermloop", "serve", "--port", str(port)]
     with running(command, port, home / "backend.log", **settings) as program:
-        until(lambda: program.ask("/readyz")[0] == 200, program.log)
+        until(lambda: program.ask("/readyz")[0] == 200, 240, program.log)
         yield program
 
 
 @pytest.fixture(scope="module")
 def review(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    home, port = tmp_path_factory.mktemp("review"), free_port()
+    home, port = tmp_path_factory.mktemp("review"), free_ports(1)[0]
     settings = {
         "DERMLOOP_REVIEW_HOME": str(home),
         "DERMLOOP_REVIEW_LABEL_STUDIO_URL": "http://127.0.0.1:9",
@@ -240,7 +179,7 @@ def exported(backend: Program, review: Program, tmp_path_factory: pytest.TempPat
 
 def worked_off(queue: JobQueue) -> str:
     """The worker's page after a job that succeeded and one that failed, over HTTP."""
-    metrics = WorkerMetrics(queue)
+    metrics = WorkerMetrics(queue, "retrain")
     seen: list[str] = []
 
     def work(handle: JobHandle) -> str:
@@ -258,11 +197,8 @@ def worked_off(queue: JobQueue) -> str:
     queue.register("retrain", metrics.timed(broken))
     queue.request("retrain", "again", "test")
     queue.work_off()
-    server = give_out(metrics, "127.0.0.1:0")
-    page = scraped(Program(f"http://127.0.0.1:{server.server_address[1]}", Path()), "")
-    server.shutdown()
-    server.server_close()
-    return page
+    with given_out(metrics.page, "127.0.0.1:0") as address:
+        return scraped(Program(f"http://{address}", Path()), "")
 
 
 def test_each_metric_of_the_catalogue_is_given_out(exported: set[str]) -> None:
