@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +16,11 @@ from ml_backend import preprocessing
 from ml_backend.bundle import ModelBundle, Scaling
 from ml_backend.onnx_session import Graph
 from ml_backend.preprocessing import Floats, Pixels
-from training import augment, checkpoints, datasets, metrics, networks, sampling
+from training import augment, checkpoints, datasets, metrics, networks, sampling, served_graph
 from training.checkpoints import TrainingState
 from training.config import ClassifierConfig
 from training.datasets import Crops
-from training.errors import ConfigError, DataError, ParityError
+from training.errors import ConfigError, DataError
 from training.networks import NetworkPlan, Start
 from training.quiet import quiet
 from training.runs import Run
@@ -30,7 +29,6 @@ CHECKPOINT = "classifier.weights.h5"
 GRAPH = "classifier.onnx"
 VALIDATION = ("balanced_accuracy", "accuracy", "top3", "auc", "loss")
 """Validation metrics of every epoch; any of them may pick the best checkpoint."""
-_OUTPUTS = ("logits", "cam")
 _GOLDEN, _BATCH = 16, 64
 
 
@@ -85,7 +83,8 @@ def train(
     fitted = fit(version, run, cache, config, champion, finder)
     shape, check = fitted.shape, fitted.check
     with quiet(run, run.folder / "classifier.log"):
-        graph, parity = export(shape, fitted.model, run.folder / GRAPH, check.pixels[:_GOLDEN], config.parity_tolerance)
+        golden, tolerance = check.pixels[:_GOLDEN], config.parity_tolerance
+        graph, parity = served_graph.export(shape, fitted.model, run.folder / GRAPH, golden, tolerance)
     counts = np.bincount(fitted.learn.labels, minlength=len(shape.classes))
     return TrainedClassifier(
         graph=graph,
@@ -126,53 +125,12 @@ def fit(
     for words in untaught(learn.labels, check.labels, classes):
         run.report("classifier", 0, config.epochs, words)
     with quiet(run, run.folder / "classifier.log") as run:
-        start = networks.choose_start(config, classes, champion)
+        start = networks.begun_with(run.folder, config, classes, champion)
         shape = networks.plan(config, classes, start)
         model = _fit(learn, check, run, config, start, shape)
         model.load_weights(run.folder / CHECKPOINT)
         networks.write_plan(shape, run.folder / CHECKPOINT)
     return FittedNetwork(model, shape, start, learn, check, checkpoints.read_state(run.folder).best)
-
-
-def export(shape: NetworkPlan, model: Any, target: Path, golden: Pixels, tolerance: float) -> tuple[Path, float]:
-    """The model's ONNX graph at `target` with outputs logits and cam, and its parity on golden crops.
-
-    Raises ParityError where a logit differs by more than the tolerance, relative to the largest.
-    """
-    serving = networks.serving_graph(shape, model)
-    batch = preprocessing.scale_crops(golden, shape.scaling)
-    wanted = serving.predict(batch, verbose=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        serving.export(str(target), format="onnx", verbose=False)
-    _order_outputs(target)
-    found = Graph(target).run(batch)
-    scale = max(float(np.abs(wanted[0]).max()), 1e-6)
-    gap = float(max(np.abs(a - b).max() for a, b in zip(found, wanted, strict=True))) / scale
-    if not gap <= tolerance:
-        raise ParityError(target.name, gap, f"a difference of at most {tolerance}", "Export the model again.")
-    return target, gap
-
-
-def _order_outputs(path: Path) -> None:
-    """Names the graph's outputs logits and cam, in this order, whatever the exporter made of them."""
-    import onnx
-
-    model = onnx.load(path)
-    by_rank = {len(output.type.tensor_type.shape.dim): output for output in model.graph.output}
-    ordered = [by_rank[2], by_rank[4]]
-    names = dict(zip((output.name for output in ordered), _OUTPUTS, strict=True))
-    for node in model.graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-    for output in ordered:
-        output.name = names[output.name]
-        output.type.tensor_type.shape.dim[0].dim_param = "N"
-    del model.graph.output[:]
-    model.graph.output.extend(ordered)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
 
 
 def untaught(learn: datasets.Labels, check: datasets.Labels, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -245,7 +203,9 @@ def _freeze(backbone: Any, unfrozen: int, whole: bool) -> None:
 
 
 def _compile(keras: Any, model: Any, config: ClassifierConfig, rate: float, steps: int) -> None:
-    optimizer = keras.optimizers.AdamW(
+    from training.fused_adamw import FusedAdamW
+
+    optimizer = FusedAdamW(
         _schedule(keras, config, rate, max(steps, 1)),
         weight_decay=config.weight_decay,
         clipnorm=5.0,
@@ -343,10 +303,9 @@ def _batches(
     learn: Crops, class_weights: Floats, config: ClassifierConfig, shape: NetworkPlan, generator: np.random.Generator
 ) -> Iterator[tuple[Floats, Floats, Floats]]:
     """Crops, their targets with what is added to the logits behind them (N, 2 C), and weights."""
-    order = sampling.drawn(learn, config, generator)
+    order = sampling.evened(sampling.drawn(learn, config, generator), config.batch)
     priors = sampling.log_priors(learn, len(shape.classes), config)
-    count = -(-len(order) // config.batch)
-    for part in np.array_split(order, count):
+    for part in order:
         views = augment.augmented(_pixels(learn, part, config, generator), config, generator)
         batch = preprocessing.scale_crops(views, shape.scaling)
         labels, shares = learn.labels[part], learn.shares[part]

@@ -27,6 +27,16 @@ def drawn(crops: Crops, config: ClassifierConfig, generator: np.random.Generator
     return generator.permutation(np.concatenate(chosen))
 
 
+def evened(order: NDArray[np.intp], batch: int) -> NDArray[np.intp]:
+    """The crops of an epoch in batches of one size (B, n), n being at most `batch`; a few come twice to fill the last.
+
+    A batch of another size would have the network's graph traced once more, which costs as much as many batches.
+    """
+    count = -(-len(order) // batch)
+    size = -(-len(order) // max(count, 1))
+    return np.resize(order, (count, size))
+
+
 def log_priors(crops: Crops, classes: int, config: ClassifierConfig) -> Floats:
     """What is added to the logits (N, C) of each crop while training: the log of class frequencies, or nothing.
 

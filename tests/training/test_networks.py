@@ -33,10 +33,10 @@ def model() -> Any:
 
 
 def test_the_reading_of_all_symmetries_is_their_mean_and_the_same_for_each(model: Any, tmp_path: Path) -> None:
-    from training import classifier, networks
+    from training import networks, served_graph
 
     crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3)).astype(np.uint8)
-    path, parity = classifier.export(plan(symmetries=True), model, tmp_path / "all.onnx", crops, 1e-3)
+    path, parity = served_graph.export(plan(symmetries=True), model, tmp_path / "all.onnx", crops, 1e-3)
     assert parity < 1e-3
     batch = crops.astype(np.float32) / 127.5 - 1
     views = [
@@ -51,6 +51,33 @@ def test_the_reading_of_all_symmetries_is_their_mean_and_the_same_for_each(model
     assert turned_cam == pytest.approx(
         cam.transpose(0, 2, 1, 3)[:, ::-1] if cam.shape[-1] == 3 else turned_cam, abs=1e-3
     )
+
+
+def test_an_export_folds_batch_normalisation_into_the_convolutions(tmp_path: Path) -> None:
+    import onnx
+
+    from training import networks, served_graph
+
+    shape = NetworkPlan("VGG16", Target.SEVERITY, ("low", "high"), 32, True, Scaling.SIGNED, False)
+    model, _ = networks.build(shape, None, 0.0)
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        if "moving" in weight.path:
+            weight.assign(generator.uniform(0.5, 1.5, weight.shape))
+    crops = generator.integers(0, 255, (2, 32, 32, 3)).astype(np.uint8)
+    path, parity = served_graph.export(shape, model, tmp_path / "vgg.onnx", crops, 1e-4)
+    graph = onnx.load(path)
+    assert parity < 1e-4
+    assert {node.op_type for node in graph.graph.node} == {
+        "Conv",
+        "Relu",
+        "MaxPool",
+        "Transpose",
+        "GlobalAveragePool",
+        "Squeeze",
+    }
+    assert [one.domain for one in graph.opset_import] == [""]
+    assert [one.name for one in graph.graph.input] == ["pictures"]
 
 
 def test_the_small_network_wants_sides_that_its_stages_divide() -> None:

@@ -59,3 +59,11 @@ def test_a_class_that_the_source_never_sends_gets_no_share_of_the_smoothing() ->
     assert targets[-1] == pytest.approx([0, 0, 1])
     even = sampling.smoothed(found.shares, np.zeros((5, 3), dtype=np.float32), 0.3)
     assert even[0] == pytest.approx([0.8, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(("count", "shape"), [(67, (5, 14)), (64, (4, 16)), (5, (1, 5)), (17, (2, 9))])
+def test_batches_are_of_one_size_and_show_every_crop(count: int, shape: tuple[int, int]) -> None:
+    batches = sampling.evened(np.random.default_rng(0).permutation(count), 16)
+    assert batches.shape == shape
+    assert np.bincount(batches.ravel(), minlength=count).min() == 1
+    assert batches.size - count < len(batches)
