@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
+    from training.gate import Check
     from training.retrain import Only, StageReport
 
 from training.command_options import (
@@ -20,7 +21,9 @@ from training.command_options import (
     Json,
     Shared,
     named_config,
+    named_split,
     named_version,
+    resumed_version,
     shown_progress,
     tell,
 )
@@ -37,6 +40,7 @@ class Stage(StrEnum):
 
 On = Annotated[str, typer.Option(help="Where it runs: local, or sagemaker (docs/aws.md).")]
 Why = Annotated[str, typer.Option(help="Why; kept in the promotion log.")]
+Resume = Annotated[str, typer.Option(help="Interrupted run to take up again, with the settings it began with.")]
 
 
 @app.command()
@@ -45,14 +49,15 @@ def train(
     home: Home = HOME,
     dataset: Data = "",
     config: Config = "full",
-    resume: Annotated[str, typer.Option(help="Run, or job elsewhere, to take up again after a kill, by name.")] = "",
+    resume: Resume = "",
     on: On = "local",
     as_json: Json = False,
 ) -> None:
     """Train one part on a frozen dataset, export it, pair it with the champion's other part; promotes nothing."""
     from training import targets
 
-    order = targets.TrainOrder(_only(stage), named_version(home, dataset), home, named_config(config), resume)
+    version = resumed_version(home, dataset, resume)
+    order = targets.TrainOrder(_only(stage), version, home, named_config(config), resume)
     target = targets.find(on)
     with shown_progress(as_json) as progress:
         done = target.train(order, progress)
@@ -66,19 +71,24 @@ def retrain_all(
     dataset: Data = "",
     config: Config = "full",
     only: Annotated[Stage | None, typer.Option(help="Train this part alone.")] = None,
+    resume: Resume = "",
     as_json: Json = False,
 ) -> None:
     """Train, evaluate, gate, and promote what passes; exits with status 1 where the gate refuses."""
-    from training.retrain import retrain
+    from training import runs
+    from training.retrain import retrain, run_kind
 
-    version, settings = named_version(home, dataset), named_config(config)
+    version, settings, run = resumed_version(home, dataset, resume), named_config(config), None
 
     def show(stage: StageReport) -> None:
         counts = {"stage": stage.stage, "seconds": stage.seconds, **stage.counts}
-        text = ", ".join(f"{name} {value}" for name, value in stage.counts.items())
-        tell(as_json, counts, f"{stage.stage} ({stage.seconds:.0f} s): {text}")
+        tell(as_json, counts, f"{stage.stage} ({stage.seconds:.0f} s): {_in_words(stage)}")
 
     with shown_progress(as_json) as progress:
+        if resume:
+            folder = home / "runs" / resume
+            runs.require_same(runs.read_status(folder), run_kind(_only(only) if only else None), version.digest)
+            run, settings = runs.resume(folder, progress)
         outcome = retrain(
             version,
             models=home / "models",
@@ -87,6 +97,7 @@ def retrain_all(
             only=_only(only) if only else None,
             on_stage=show,
             progress=progress,
+            resumed=run,
         )
     if outcome.promotion is None:
         raise typer.Exit(1)
@@ -102,12 +113,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a bundle through the serving pipeline; the report is kept beside the bundle."""
-    from converters.dataset import Split
     from training import pages, registry, retrain
 
     bundle, version = registry.load_bundle(home / "models", model), named_version(home, dataset)
     with shown_progress(as_json) as progress:
-        report = retrain.evaluate(bundle, version, named_config(config), progress, Split(split))
+        report = retrain.evaluate(bundle, version, named_config(config), progress, named_split(split))
     rows = {m.name: {"value": m.value, "low": m.low, "high": m.high, "cases": m.cases} for m in report.metrics}
     lines = [f"{m.name:32} {m.value:7.3f}  [{m.low:.3f}, {m.high:.3f}]  n={m.cases}" for m in report.metrics]
     lines.append(f"{'ms_per_image':32} {report.ms_per_image:7.1f}")
@@ -146,7 +156,7 @@ def compare(
         lines.append(
             f"{name:32} {a:7.3f}  {b:7.3f}" + (f"   {gap[0]:+.3f} [{gap[1]:+.3f}, {gap[2]:+.3f}]" if gap else "")
         )
-    lines += [f"{'passes' if check.passed else 'FAILS':7} {check.reason}" for check in decision.checks]
+    lines += [f"{_verdict(check):11} {check.reason}" for check in decision.checks]
     lines.append(f"{decision.policy}: {'passed' if decision.passed else 'refused'}")
     tell(as_json, {**retrain.gate_counts(decision), "metrics": metrics, "differences": gaps}, "\n".join(lines))
 
@@ -290,15 +300,31 @@ def trace(
         "descendants": list(found.descendants),
         "successors": [version.root.name for version in after],
     }
-    tell(as_json, row, "\n".join(f"{name:12} {', '.join(values) or '–'}" for name, values in row.items()))
+    words = "\n".join(f"{name:12} {', '.join(values) or '–'}" for name, values in row.items())
+    tell(as_json, row, words if found.images else f"No version in {home / 'datasets'} has an image of {patient!r}.")
 
 
 @app.command("training-config")
-def trainingnamed_config(config: Config = "full") -> None:
+def training_config(config: Config = "full") -> None:
     """Print every training setting as TOML, defaults included."""
     from training import config as configs
 
     typer.echo(configs.encode(named_config(config)), nl=False)
+
+
+def _verdict(check: Check) -> str:
+    return "no evidence" if check.no_evidence else "passes" if check.passed else "FAILS"
+
+
+def _in_words(stage: StageReport) -> str:
+    """What a stage counted, for people: the gate's verdict with its reasons, else each figure with its name."""
+    if stage.stage != "gate":
+        return ", ".join(f"{name.replace('_', ' ')} {value or 'none'}" for name, value in stage.counts.items())
+    facts = stage.counts
+    against = f" against {facts['champion']}" if facts["champion"] else ""
+    verdict = f"{facts['policy']} {'passed' if facts['passed'] else 'refused'} {facts['candidate']}{against}"
+    sign = "; a dermatologist has to sign (`dermloop promote --signed-by`)" if facts["needs_sign_off"] else ""
+    return "\n  ".join([verdict + (sign if facts["passed"] else ""), *facts["reasons"]])
 
 
 def _with_policy(config: TrainingConfig, policy: str) -> TrainingConfig:

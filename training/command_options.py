@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from converters.dataset import DatasetVersion
+    from converters.dataset import DatasetVersion, Split
     from training.config import TrainingConfig
     from training.runs import Progress
 
@@ -35,6 +35,16 @@ def named_config(name: str) -> TrainingConfig:
     from training import config as configs
 
     return configs.read(Path(name)) if name.endswith(".toml") else configs.recipe(name)
+
+
+def named_split(name: str) -> Split:
+    """The split of a name; raises DataError naming those that there are."""
+    from converters.dataset import Split
+    from training.errors import DataError
+
+    if name not in tuple(Split):
+        raise DataError("--split", name, f"one of {', '.join(Split)}", "Name one of these.")
+    return Split(name)
 
 
 def named_version(home: Path, name: str) -> DatasetVersion:
@@ -70,25 +80,61 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
+def resumed_version(home: Path, dataset: str, run: str) -> DatasetVersion:
+    """The named version; without a name that of the run to take up again, or without one the newest."""
+    from training import runs
+
+    if run and not dataset:
+        folder = home / "runs" / run
+        dataset = runs.read_status(folder).dataset if (folder / runs.STATUS).is_file() else ""
+    return named_version(home, dataset)
+
+
 @contextmanager
 def shown_progress(as_json: bool) -> Iterator[Progress]:
-    """A progress bar for each part on the error stream, or silence where JSON is asked for."""
+    """A progress bar for each part on the error stream, or silence where JSON is asked for.
+
+    Ctrl-C inside the block ends the command with status 130 and a sentence on how to go on, where there is one.
+    """
     from training.runs import silent
 
-    if as_json:
-        yield silent
-        return
+    with _told_interruption():
+        if as_json:
+            yield silent
+        else:
+            with _bars() as show:
+                yield show
+
+
+@contextmanager
+def _told_interruption() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        typer.secho(f"Interrupted. {stop}".strip(), fg=typer.colors.RED, err=True)
+        raise typer.Exit(130) from stop
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Bars that appear with the first word of progress: a command with nothing to wait for prints none."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    words = TextColumn("{task.description:10}"), TextColumn("{task.fields[text]}")
+    columns = (words[0], BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), words[1])
     console = Console(file=sys.stderr)
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=console, redirect_stdout=False) as bars:
-        tasks: dict[str, Any] = {}
+    bars = Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
+    tasks: dict[str, Any] = {}
 
-        def show(part: str, done: int, total: int, text: str) -> None:
-            if part not in tasks:
-                tasks[part] = bars.add_task(part, total=total, text=text)
-            bars.update(tasks[part], completed=done, total=total, text=text)
+    def show(part: str, done: int, total: int, text: str) -> None:
+        if part not in tasks:
+            bars.start()
+            tasks[part] = bars.add_task(part, total=total, text=text)
+        bars.update(tasks[part], completed=done, total=total, text=text)
 
+    try:
         yield show
+    finally:
+        if tasks:
+            bars.stop()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import shutil
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from converters.dataset import DatasetVersion, Split
 from ml_backend import preprocessing
@@ -22,12 +25,14 @@ from training import datasets
 from training.config import DetectorConfig
 from training.datasets import YoloFolder
 from training.errors import ConfigError, DataError, MissingExtraError, ParityError
-from training.quiet import quiet
+from training.quiet import children_to, quiet
 from training.runs import Run
 
 CHECKPOINT = "detector.pt"
 GRAPH = "detector.onnx"
+_START = "detector-start.txt"
 _GOLDEN = 4
+_LOOK = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +60,29 @@ def train(
     `champion` is the checkpoint to warm-start from. Raises DataError for a split without lesions, MissingExtraError
     without the `train` extra, ParityError where the export answers differently.
     """
-    begun = time.monotonic()
+    clock = time.monotonic()
     _require_device(config)
     weight = config.agreement_weight
     data = datasets.yolo_folder(version, cache, config.image_size, outlines=True, agreement_weight=weight)
     with quiet(run, run.folder / "detector.log") as run:
         yolo = _ultralytics(cache)
         last = run.folder / "detector" / "weights" / "last.pt"
-        if last.is_file() and _unfinished(last):
-            start = "the killed run's last epoch"
-            model = yolo(last)
-            _watch(model, run, config)
-            model.train(_trainer(config), resume=True)
-        elif last.is_file():
-            start = "the finished run"
-        else:
+        begun = run.folder / _START
+        if not last.is_file():
             model, start = _model(yolo, config, champion, run)
-            _watch(model, run, config)
-            model.train(_trainer(config), **_arguments(config, data, run.folder))
+            begun.write_text(start, encoding="utf-8")
+            with _watched(model, run, config):
+                model.train(_trainer(config), **_arguments(config, data, run.folder))
+        elif _unfinished(last):
+            model = yolo(last)
+            with _watched(model, run, config):
+                model.train(_trainer(config), resume=True)
+        start = begun.read_text(encoding="utf-8")
         checkpoint = _keep_checkpoint(run.folder, config)
         graph = export(checkpoint, run.folder / GRAPH, config.image_size)
         golden = _golden(version, config.image_size)
         parity = _parity(yolo(checkpoint), graph, golden, config.parity_tolerance)
-    return TrainedDetector(graph, checkpoint, start, config.epochs, time.monotonic() - begun, parity, data)
+    return TrainedDetector(graph, checkpoint, start, config.epochs, time.monotonic() - clock, parity, data)
 
 
 def export(checkpoint: Path, target: Path, image_size: int) -> Path:
@@ -219,27 +224,66 @@ def _arguments(config: DetectorConfig, data: YoloFolder, folder: Path) -> dict[s
     }
 
 
-def _watch(model: Any, run: Run, config: DetectorConfig) -> None:
-    def note(trainer: Any) -> None:
-        losses = trainer.tloss.values() if isinstance(trainer.tloss, dict) else trainer.tloss
-        loss = sum(float(value) for value in losses)
-        text = f"loss {loss:.2f}"
-        if found := trainer.metrics.get("metrics/mAP50(B)"):
-            text += f", validation mAP50 {float(found):.3f}"
-        epoch = min(int(trainer.epoch) + 1, config.epochs)
-        figures = {name.removeprefix("metrics/"): float(value) for name, value in trainer.metrics.items()}
-        rate = float(next(iter(trainer.lr.values())))
-        run.measure("detector", epoch, {"loss": loss, "learning_rate": rate, **figures})
-        run.report("detector", epoch, config.epochs, text)
+@contextlib.contextmanager
+def _watched(model: Any, run: Run, config: DetectorConfig) -> Iterator[None]:
+    """Tells the run of every epoch inside the block, also of those that processes of several graphics cards finish."""
+    from training import yolo_trainers
 
-    model.add_callback("on_fit_epoch_end", note)
+    if "," not in config.device:
+        model.add_callback("on_fit_epoch_end", lambda one: _note(yolo_trainers.epoch_figures(one), run, config))
+        yield
+        return
+    told = yolo_trainers.EpochFile(run.folder / "detector-epochs.jsonl")
+    told.path.write_bytes(b"")
+    model.add_callback("on_fit_epoch_end", told)
+    with children_to(run.folder / "detector.log"), _followed(told.path, run, config):
+        yield
+
+
+@contextlib.contextmanager
+def _followed(told: Path, run: Run, config: DetectorConfig) -> Iterator[None]:
+    """Tells the run of each line that the file has or gets until the end of the block."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        with told.open("rb") as stream:
+            last = False
+            while not last:
+                last = ended.wait(_LOOK)
+                for line in iter(stream.readline, b""):
+                    _note(orjson.loads(line), run, config)
+
+    follower = threading.Thread(target=follow, daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
+
+
+def _note(figures: Mapping[str, float], run: Run, config: DetectorConfig) -> None:
+    """Tells the run of one epoch."""
+    epoch = min(int(figures["epoch"]), config.epochs)
+    text = f"loss {figures['loss']:.2f}"
+    if found := figures.get("mAP50(B)"):
+        text += f", validation mAP50 {found:.3f}"
+    run.measure("detector", epoch, {name: value for name, value in figures.items() if name != "epoch"})
+    run.report("detector", epoch, config.epochs, text)
 
 
 def _unfinished(last: Path) -> bool:
-    """Whether a checkpoint still holds its optimizer: ultralytics strips it when a training ends."""
+    """Whether a checkpoint still holds its optimizer: ultralytics strips it when a training ends.
+
+    Raises DataError for half a file: a kill in the very moment of stripping leaves one.
+    """
     import torch
 
-    return int(torch.load(last, map_location="cpu", weights_only=False).get("epoch", -1)) >= 0
+    try:
+        return int(torch.load(last, map_location="cpu", weights_only=False).get("epoch", -1)) >= 0
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        words = str(error).splitlines()[0][:120]
+        raise DataError(str(last), words, "a whole checkpoint", "Start a new run.") from error
 
 
 def _keep_checkpoint(folder: Path, config: DetectorConfig) -> Path:

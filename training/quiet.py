@@ -32,6 +32,19 @@ def quiet(run: Run, log: Path) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
+def children_to(log: Path) -> Iterator[None]:
+    """Sends what child processes print on standard output inside the block to a log file: it is no JSON of ours."""
+    kept = os.dup(1)
+    try:
+        with log.open("ab") as stream:
+            os.dup2(stream.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextlib.contextmanager
 def unheard() -> Iterator[None]:
     """Discards what libraries and their native code print inside the block; errors are raised as ever."""
     with Path(os.devnull).open("w") as nowhere, without_native_messages(), warnings.catch_warnings():

@@ -47,11 +47,16 @@ OnStage: TypeAlias = Callable[[StageReport], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainedParts:
-    """What a training brought: one part or both, each with the spec it is to be served with, and its run."""
+    """What a training brought: one part or both, each with the spec it is to be served with, and its open run."""
 
-    run_id: str
+    run: Run
     detector: tuple[TrainedDetector, DetectorSpec] | None = None
     classifier: tuple[TrainedClassifier, ClassifierSpec] | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.run.run_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +81,16 @@ def retrain(
     on_stage: OnStage = lambda stage: None,
     progress: Progress = silent,
     who: str | None = None,
+    resumed: Run | None = None,
 ) -> RetrainOutcome:
     """The outcome of training on a version and of asking the gate; a pass is promoted unless it awaits a signature.
 
+    `resumed` is the run that an interrupted retraining left behind.
     Where only one of two newly trained parts passes, it is paired with the champion's other part and offered again.
     """
     champion = registry.champion(models)
     begun = time.monotonic()
-    parts = train(version, models=models, runs=runs, config=config, only=only, progress=progress)
+    parts = train(version, models=models, runs=runs, config=config, only=only, progress=progress, resumed=resumed)
     candidate = pair(parts, version, models, config, champion)
     on_stage(StageReport("train", _since(begun), _train_counts(parts, candidate)))
     begun = time.monotonic()
@@ -147,12 +154,14 @@ def train(
 ) -> TrainedParts:
     """The newly trained parts, each with thresholds set on the validation split; nothing is registered yet.
 
+    The run stays open until `pair` has written the bundle.
+
     Raises DatasetError where an image is missing or changed since the freeze, DataError for splits that nothing can be
     learnt from, RunError where the disk is full; the run then says so, and can be resumed.
     `cache` holds what can be made again from the version; `<runs>/cache` by default.
     """
     champion = registry.champion(models)
-    run = resumed or _start(runs, only or "both", version.digest, config, progress)
+    run = resumed or _start(runs, run_kind(only), version.digest, config, progress)
     cache = cache or runs / "cache"
     with run.failing():
         version.verify()
@@ -165,14 +174,16 @@ def train(
             warm = _checkpoint(runs, champion, "classifier_run", classifier.CHECKPOINT)
             read = classifier.train(version, run, cache, config.classifier, warm, champion)
             new_classifier = (read, _classifier_spec(read, version, config))
-    run.finish()
-    return TrainedParts(run.run_id, new_detector, new_classifier)
+    return TrainedParts(run, new_detector, new_classifier)
 
 
 def pair(
     parts: TrainedParts, version: DatasetVersion, models: Path, config: TrainingConfig, champion: ModelBundle | None
 ) -> ModelBundle:
-    """The written bundle of the new parts, each missing one taken from the champion."""
+    """The written bundle of the new parts, each missing one taken from the champion; their run is finished.
+
+    Raises RunError where the disk is full; the run then can be resumed, and has nothing to learn anew.
+    """
     lineage = {"dataset": version.digest, "parent": champion.version if champion else ""}
     detects = reads = None
     if parts.detector is not None:
@@ -189,14 +200,22 @@ def pair(
     elif champion is not None and champion.classifier is not None:
         reads = (champion.classifier_path, champion.classifier)
         lineage |= _inherited(champion, "classifier_")
-    return bundles.write_bundle(
-        models,
-        name=config.name,
-        taxonomy=version.dataset.taxonomy,
-        detector=detects,
-        classifier=reads,
-        lineage=lineage,
-    )
+    with parts.run.failing():
+        written = bundles.write_bundle(
+            models,
+            name=config.name,
+            taxonomy=version.dataset.taxonomy,
+            detector=detects,
+            classifier=reads,
+            lineage=lineage,
+        )
+    parts.run.finish()
+    return written
+
+
+def run_kind(only: Only | None) -> str:
+    """The kind of run that trains one part, or both."""
+    return only or "both"
 
 
 def evaluate(

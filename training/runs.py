@@ -14,6 +14,7 @@ from typing import Protocol
 
 import orjson
 
+from converters.whole import write_whole
 from training import config as configs
 from training import tracking
 from training.config import TrainingConfig
@@ -99,12 +100,20 @@ class Run:
         self._write(replace(read_status(self.folder), state=RunState.FAILED, text=reason))
 
     @contextmanager
-    def failing(self) -> Iterator[None]:
-        """Notes whatever goes wrong inside the block; a disk that is full or read-only becomes one sentence."""
+    def failing(self, again: str = "") -> Iterator[None]:
+        """Notes whatever goes wrong inside the block, Ctrl-C too, and says how to go on: `again`, or with --resume.
+
+        A disk that is full or read-only becomes one sentence.
+        """
+        again = again or f"go on with --resume {self.run_id}"
         try:
             yield
+        except KeyboardInterrupt as stop:
+            with suppress(OSError):
+                self.fail(f"interrupted; {again}")
+            raise KeyboardInterrupt(f"{again[:1].upper()}{again[1:]}.") from stop
         except Exception as error:
-            found = _disk_error(self.folder, error)
+            found = _disk_error(self.folder, error, again)
             with suppress(OSError):
                 self.fail(str(found or error))
             if found is not None:
@@ -148,6 +157,15 @@ def resume(
     _write_status(folder, status)
     config = configs.read(folder / SETTINGS)
     return Run(folder, status, watcher, now, _tracker(folder, config)), config
+
+
+def require_same(status: RunStatus, kind: str, dataset: str) -> None:
+    """Raises RunError where a run is of another kind or dataset version than the one asked for."""
+    if status.kind != kind:
+        raise RunError(status.run, f"a run of kind {status.kind}", f"one of kind {kind}", "Name another run.")
+    if status.dataset != dataset:
+        known, asked = status.dataset[:16], dataset[:16]
+        raise RunError(status.run, f"dataset {asked}", f"dataset {known}, that it began with", "Leave --dataset out.")
 
 
 def note_interruption(folder: Path) -> None:
@@ -196,17 +214,15 @@ def _new_folder(runs: Path, stem: str) -> Path:
 
 
 def _write_status(folder: Path, status: RunStatus) -> None:
-    draft = folder / f".{STATUS}.{os.getpid()}"
-    draft.write_bytes(orjson.dumps(asdict(status), option=orjson.OPT_INDENT_2))
-    draft.replace(folder / STATUS)
+    write_whole(folder / STATUS, orjson.dumps(asdict(status), option=orjson.OPT_INDENT_2))
 
 
-def _disk_error(folder: Path, error: Exception) -> RunError | None:
+def _disk_error(folder: Path, error: Exception, again: str) -> RunError | None:
     """What the operating system or torch says of a disk, in a sentence; None for every other error."""
     words = str(error)
     if not isinstance(error, OSError) and not any(sign in words for sign in _DISK_SIGNS):
         return None
-    cure = f"Free space or grant rights, then go on with --resume {folder.name}."
+    cure = f"Free space or grant rights, then {again}."
     return RunError(f"run {folder.name}", words.splitlines()[0][:200], "room and rights to write", cure)
 
 

@@ -71,7 +71,9 @@ class LocalTarget:
 
         run, settings, models = None, order.config, order.home / "models"
         if order.resume:
-            run, settings = runs.resume(order.home / "runs" / order.resume, progress)
+            folder = order.home / "runs" / order.resume
+            runs.require_same(runs.read_status(folder), order.stage, order.version.digest)
+            run, settings = runs.resume(folder, progress)
         parts = retrain.train(
             order.version,
             models=models,

@@ -92,7 +92,7 @@ def tune(
     def judge(trial: Any) -> float:
         tried = _applied(config, stage, {key: _suggest(trial, key, one) for key, one in chosen.items()})
         run = runs.start(folder, f"tune-{stage}", version.digest, tried)
-        with run.failing():
+        with run.failing("give the same command again: the study goes on"):
             found = (score or trial_score)(version, stage, run, folder / "cache", tried)
         run.finish(f"validation score {found:.4f}")
         progress("tune", len(study.get_trials(deepcopy=False)), trials, f"score {found:.4f}")

@@ -7,45 +7,81 @@ Pictures may be mirrored at their diagonal, and processors with 16-bit units use
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import orjson
 import torch
 from ultralytics.data.augment import BaseTransform
+from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from training.datasets import WEIGHTS
 
 
-class WeightedDetectionTrainer(DetectionTrainer):  # type: ignore[misc, unused-ignore]
+class _Weighted(BaseTrainer):  # type: ignore[misc, unused-ignore]
+    half: ClassVar[bool] = False
+    last: Path
+    best: Path
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """The dataset of a split; the lesions to train on carry their weights, their pictures are mirrored."""
+        return _mirrored(_weighted(super().build_dataset(img_path, mode, batch), mode), mode, self.args)
+
+    def save_model(self) -> Any:
+        """Writes an epoch's checkpoints whole: a kill in the middle leaves those of the epoch before."""
+        kept = self.last, self.best
+        self.last, self.best = (path.with_name(f"draft-{path.name}") for path in kept)
+        drafts = self.last, self.best
+        try:
+            saved = super().save_model()
+        finally:
+            self.last, self.best = kept
+        for draft, path in zip(drafts, kept, strict=True):
+            if draft.is_file():
+                draft.replace(path)
+        return saved
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        _prepare(unwrap_model(self.model), self.half)
+
+
+class WeightedDetectionTrainer(_Weighted, DetectionTrainer):  # type: ignore[misc, unused-ignore]
     """Trains boxes; each lesion counts by its weight."""
 
-    half: ClassVar[bool] = False
 
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """The dataset of a split; the lesions to train on carry their weights, their pictures are mirrored."""
-        return _mirrored(_weighted(super().build_dataset(img_path, mode, batch), mode), mode, self.args)
-
-    def _setup_train(self) -> None:
-        super()._setup_train()
-        _prepare(unwrap_model(self.model), self.half)
-
-
-class WeightedSegmentationTrainer(SegmentationTrainer):  # type: ignore[misc, unused-ignore]
+class WeightedSegmentationTrainer(_Weighted, SegmentationTrainer):  # type: ignore[misc, unused-ignore]
     """Trains boxes with masks; each lesion's box and score count by its weight, all masks alike."""
 
-    half: ClassVar[bool] = False
 
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """The dataset of a split; the lesions to train on carry their weights, their pictures are mirrored."""
-        return _mirrored(_weighted(super().build_dataset(img_path, mode, batch), mode), mode, self.args)
+@dataclass(frozen=True, slots=True)
+class EpochFile:
+    """Called after each epoch: appends its figures to a file, for the process that waits for several others.
 
-    def _setup_train(self) -> None:
-        super()._setup_train()
-        _prepare(unwrap_model(self.model), self.half)
+    ultralytics trains on several graphics cards in processes of their own and sends its callbacks there by pickling.
+    """
+
+    path: Path
+
+    def __call__(self, trainer: Any) -> None:
+        """Appends a line of JSON; only the first of the processes does."""
+        if RANK in (-1, 0):
+            with self.path.open("ab") as stream:
+                stream.write(orjson.dumps(epoch_figures(trainer), option=orjson.OPT_APPEND_NEWLINE))
+
+
+def epoch_figures(trainer: Any) -> dict[str, float]:
+    """What a trainer has to say after an epoch: its number from 1, loss, learning rate, and validation's metrics."""
+    losses = trainer.tloss.values() if isinstance(trainer.tloss, dict) else trainer.tloss
+    figures = {name.removeprefix("metrics/"): float(value) for name, value in trainer.metrics.items()}
+    rate = float(next(iter(trainer.lr.values())))
+    return {"epoch": int(trainer.epoch) + 1, "loss": sum(map(float, losses)), "learning_rate": rate, **figures}
 
 
 class Transpose(BaseTransform):  # type: ignore[misc, unused-ignore]

@@ -7,12 +7,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from builders_serving import bundle
 from builders_training import served_version
 from typer.testing import CliRunner
 
+from converters.dataset import freeze
 from ml_backend.bundle import ModelBundle, champion_version
+from training import runs
 from training.cli import app
+from training.command_options import named_version, resumed_version, shown_progress
+from training.config import TrainingConfig
 from training.decoy import worse_candidate
 from training.errors import DataError, RegistryError
 
@@ -96,3 +101,33 @@ def test_a_dataset_that_is_not_there_names_those_that_are(home: Path) -> None:
 def test_every_setting_is_printed(home: Path) -> None:
     result = CliRunner().invoke(app, ["training-config", "--config", "first"], catch_exceptions=False)
     assert tomllib.loads(result.stdout)["gate"]["policy"] == "first-bundle"
+
+
+def test_an_interrupted_command_ends_with_the_way_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended, shown_progress(as_json=False) as progress:
+        progress("detector", 1, 3, "loss 2.0")
+        raise KeyboardInterrupt("Go on with --resume this.")
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err.endswith("Interrupted. Go on with --resume this.\n")
+
+
+def test_a_run_is_taken_up_on_the_version_that_it_began_with(tmp_path: Path) -> None:
+    first, second = served_version(tmp_path), served_version(tmp_path / "other", ungradable=True)
+    newest = freeze(
+        second.dataset,
+        {one.record.image_id: second.path(one) for one in second.dataset.items},
+        tmp_path / "datasets",
+        {},
+    )
+    begun = runs.start(tmp_path / "runs", "detector", first.digest, TrainingConfig())
+    assert named_version(tmp_path, "").digest == newest.digest
+    assert resumed_version(tmp_path, "", begun.run_id).digest == first.digest
+    assert resumed_version(tmp_path, newest.digest[:16], begun.run_id).digest == newest.digest
+
+
+def test_words_that_are_no_split_and_patients_nobody_knows_are_told(home: Path) -> None:
+    bundle(home)
+    with pytest.raises(DataError, match="one of train, val, test"):
+        run(home, "evaluate", "--split", "tests")
+    result = CliRunner().invoke(app, ["trace", "nobody", "--home", str(home)], catch_exceptions=False)
+    assert "has an image of 'nobody'" in result.stdout

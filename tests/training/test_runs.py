@@ -84,3 +84,21 @@ def test_what_goes_wrong_is_noted_and_a_disk_in_a_sentence(tmp_path: Path) -> No
         raise RuntimeError("PytorchStreamWriter failed writing file data/7")
     with run.failing():
         run.finish()
+
+
+def test_an_interruption_is_noted_with_the_way_to_go_on(tmp_path: Path) -> None:
+    run = runs.start(tmp_path, "detector", "abc", TrainingConfig())
+    with pytest.raises(KeyboardInterrupt, match=f"Go on with --resume {run.run_id}"), run.failing():
+        raise KeyboardInterrupt
+    assert runs.read_status(run.folder).text == f"interrupted; go on with --resume {run.run_id}"
+    with pytest.raises(KeyboardInterrupt, match="The study goes on"), run.failing("the study goes on"):
+        raise KeyboardInterrupt
+
+
+def test_a_run_is_taken_up_as_what_it_was_and_on_what_it_learnt_from(tmp_path: Path) -> None:
+    status = runs.start(tmp_path, "detector", "abc", TrainingConfig()).status
+    runs.require_same(status, "detector", "abc")
+    with pytest.raises(RunError, match=r"kind detector.*kind classifier"):
+        runs.require_same(status, "classifier", "abc")
+    with pytest.raises(RunError, match=r"dataset def.*dataset abc, that it began with"):
+        runs.require_same(status, "detector", "def")

@@ -11,16 +11,17 @@ import numpy as np
 import orjson
 import pytest
 from builders_training import disputed, version_of
+from typer.testing import CliRunner
 
 from converters.dataset import DatasetVersion, Split
 from ml_backend.bundle import DetectorTask, champion_version
 from ml_backend.onnx_session import Graph
-from training import classifier, config, detector, export, registry, retrain, runs, toolbox, tuning
+from training import classifier, config, datasets, detector, export, registry, retrain, runs, toolbox, tuning
+from training.cli import app
 from training.config import ClassifierConfig, DetectorConfig, TrainingConfig
 from training.datasets import YoloFolder
 from training.decoy import worse_candidate
 from training.errors import ConfigError, DataError, ParityError
-from training.retrain import StageReport
 from training.runs import Run
 
 pytestmark = [
@@ -68,26 +69,38 @@ def test_a_second_call_keeps_the_champion(home: Path, version: DatasetVersion) -
     assert champion_version(home / "models") == before
 
 
-def test_one_part_is_retrained_from_the_champion_and_paired_with_its_other_part(
+def stop(part: str, done: int, total: int, text: str) -> None:
+    if done == 1:
+        raise KeyboardInterrupt
+
+
+def test_one_part_is_retrained_from_the_champion_stopped_taken_up_and_paired_with_its_other_part(
     home: Path, version: DatasetVersion
 ) -> None:
-    stages: list[StageReport] = []
     champion = registry.champion(home / "models")
     settings = replace(
         TINY,
-        classifier=replace(TINY.classifier, weights="auto", epochs=1),
+        classifier=replace(TINY.classifier, weights="auto", epochs=2),
         gate=replace(TINY.gate, policy="small-set"),
     )
     folders = {"models": home / "models", "runs": home / "runs"}
-    outcome = retrain.retrain(version, config=settings, only="classifier", on_stage=stages.append, **folders)
-    assert [stage.stage for stage in stages][:3] == ["train", "evaluate", "gate"]
-    assert stages[0].counts["classifier_start"] == "the champion's checkpoint"
+    with pytest.raises(KeyboardInterrupt, match="Go on with --resume"):
+        retrain.retrain(version, config=settings, only="classifier", progress=stop, **folders)
+    [left] = runs.unfinished(home / "runs")
+    words = ["retrain", "--only", "classifier", "--resume", left.run, "--home", str(home), "--dataset"]
+    result = CliRunner().invoke(app, [*words, str(version.root), "--json"], catch_exceptions=False)
+    assert result.exit_code == 1
+    stages = [orjson.loads(line) for line in result.stdout.splitlines()]
+    assert [stage["stage"] for stage in stages] == ["train", "evaluate", "gate"]
+    assert stages[0]["run"] == left.run
+    assert stages[0]["classifier_start"] == "the champion's checkpoint"
+    assert "6 test images; small-set asks for 8 or more" in stages[2]["reasons"]
+    candidate = registry.load_bundle(home / "models", stages[0]["version"])
     assert champion is not None
-    assert outcome.candidate.detector == champion.detector
-    assert outcome.candidate.detector_path.read_bytes() == champion.detector_path.read_bytes()
-    assert not outcome.decision.passed
-    assert "6 test images; small-set asks for 8 or more" in outcome.decision.reasons
+    assert candidate.detector == champion.detector
+    assert candidate.detector_path.read_bytes() == champion.detector_path.read_bytes()
     assert champion_version(home / "models") == champion.version
+    assert list(runs.unfinished(home / "runs")) == []
 
 
 class KilledError(Exception):
@@ -158,7 +171,11 @@ def test_a_killed_detector_training_goes_on_from_its_last_epoch(version: Dataset
     resumed, _ = runs.resume(run.folder, lambda part, done, total, text: words.append(f"{done}/{total}"))
     trained = detector.train(version, resumed, tmp_path / "cache", settings)
     assert set(words) == {"3/3"}
-    assert trained.start == "the killed run's last epoch"
+    assert trained.start == "scratch"
+    assert not list(run.folder.rglob("draft-*"))
+    (run.folder / "detector" / "weights" / "last.pt").write_bytes(b"half a file")
+    with pytest.raises(DataError, match="Start a new run"):
+        detector.train(version, resumed, tmp_path / "cache", settings)
 
 
 def test_the_same_seed_gives_the_same_detector(version: DatasetVersion, tmp_path: Path) -> None:
@@ -258,6 +275,77 @@ def test_a_lesion_of_half_the_weight_pulls_half_as_much() -> None:
         targets.append([float(target[0, hit[0] & (chosen[0] == number)].sum()) for number in (0, 1)])
     assert targets[0][0] > 0
     assert targets[1] == pytest.approx([targets[0][0] / 2, targets[0][1]])
+
+
+def test_several_graphics_cards_get_the_trainer_its_settings_and_a_callback_that_reports_from_there(
+    version: DatasetVersion, tmp_path: Path
+) -> None:
+    from training import yolo_trainers
+
+    settings = config.decode({"detector": {"device": "0,1", "batch": 6, "image_size": 64, "epochs": 3}}).detector
+    data = datasets.yolo_folder(version, tmp_path, 64, outlines=True)
+    words: list[str] = []
+    watcher = lambda part, done, total, text: words.append(f"{done}/{total} {text}")  # noqa: E731
+    run = runs.start(tmp_path / "runs", "detector", version.digest, TrainingConfig(detector=settings), watcher)
+    model = detector._ultralytics(tmp_path)("yolo11n.yaml")
+    with detector._watched(model, run, settings):
+        arguments = {**detector._arguments(settings, data, run.folder), "device": "cpu", "model": "yolo11n.yaml"}
+        trainer = detector._trainer(settings)(overrides=arguments, _callbacks=model.callbacks)
+        trainer.args.device = settings.device
+        answer = subprocess.run([sys.executable, "-c", WORKER, ddp_file(trainer)], capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stderr
+    kind, device, batch, epochs, weight = answer.stdout.split()[-5:]
+    assert (kind, device, batch, epochs) == (yolo_trainers.WeightedDetectionTrainer.__name__, "0,1", "6", "3")
+    assert float(weight) == settings.box_gain
+    assert words == ["1/3 loss 6.00, validation mAP50 0.500"]
+
+
+def ddp_file(trainer: object) -> str:
+    """What ultralytics hands to each process of a training on several graphics cards."""
+    from ultralytics.utils.dist import generate_ddp_file
+
+    return generate_ddp_file(trainer)
+
+
+WORKER = """
+import ast, sys
+from pathlib import Path
+from types import SimpleNamespace
+from ultralytics.utils.patches import torch_load
+
+code = Path(sys.argv[1]).read_text()
+exec(next(line.strip() for line in code.splitlines() if "sys.path =" in line))
+state = torch_load(str(Path(sys.argv[1]).with_suffix(".pt")), map_location="cpu")
+one = SimpleNamespace(epoch=0, tloss=[1.0, 2.0, 3.0], lr={"pg0": 0.1}, metrics={"metrics/mAP50(B)": 0.5})
+for callback in state["callbacks"]["on_fit_epoch_end"]:
+    callback(one)
+args = state["args"]
+print(state["trainer"].__name__, args["device"], args["batch"], args["epochs"], args["box"])
+"""
+
+
+def test_weights_learnt_on_coco_are_taken_over_wherever_the_shapes_agree(
+    version: DatasetVersion, tmp_path: Path
+) -> None:
+    import torch
+
+    yolo = detector._ultralytics(tmp_path)
+    coco = yolo("yolo11n.yaml")
+    assert coco.model.model[-1].nc == 80
+    with torch.no_grad():
+        for weight in coco.model.parameters():
+            weight.fill_(0.01)
+    coco.save(tmp_path / "coco.pt")
+    settings = replace(TINY.detector, weights=str(tmp_path / "coco.pt"), epochs=1, learning_rate=0.0)
+    run = runs.start(tmp_path / "runs", "detector", version.digest, TrainingConfig(detector=settings))
+    trained = detector.train(version, run, tmp_path / "cache", settings)
+    assert trained.start == "the file coco.pt"
+    found = yolo(trained.checkpoint).model
+    assert found.model[-1].nc == 1
+    same = {name: bool((weight - 0.01).abs().max() < 1e-3) for name, weight in found.named_parameters()}
+    assert sum(same.values()) > 150
+    assert all(name.startswith("model.23.cv3") for name, taken in same.items() if not taken)
+    assert any(not taken for taken in same.values())
 
 
 def test_graphics_cards_that_are_not_there_are_refused_before_anything_is_prepared(
