@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from converters.annotation import Annotation, ImageRecord, Lesion, TruthLevel
@@ -88,7 +88,7 @@ def compose(copy_id: str, source: Review, tier: Tier, reader: str | None) -> Dec
     return Decision(fresh.with_answer(said).moved(Happened.LABELLED), (*events, _copied(said)))
 
 
-def unlike(name: str, taken: Collection[str], seed: str) -> str:
+def unlike(name: str, is_taken: Callable[[str], bool], seed: str) -> str:
     """A file name of the same pattern with other last digits that nobody has; the name itself where it has none."""
     found = list(_DIGITS.finditer(name))
     if not found:
@@ -98,14 +98,14 @@ def unlike(name: str, taken: Collection[str], seed: str) -> str:
         drawn = int(hashlib.sha256(f"{seed}:{attempt}".encode()).hexdigest(), 16)
         number = str(drawn % 10 ** len(digits[0])).zfill(len(digits[0]))
         other = f"{name[: digits.start()]}{number}{name[digits.end() :]}"
-        if other not in taken:
+        if other != name and not is_taken(other):
             return other
     return name
 
 
-def copied_record(record: ImageRecord, image_id: str, uri: str, taken: Collection[str]) -> ImageRecord:
+def copied_record(record: ImageRecord, image_id: str, uri: str, is_taken: Callable[[str], bool]) -> ImageRecord:
     """What is known of a gold copy: all that is known of its source, under another id, place and name."""
-    name = unlike(record.original_name, taken, image_id)
+    name = unlike(record.original_name, is_taken, image_id)
     return replace(record, image_id=image_id, uri=uri, original_name=name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from converters.annotation import ImageRecord
 from review_workflow.copies import ImageCopies
@@ -14,6 +14,7 @@ from review_workflow.store import GoldTask, Session, Store
 
 log = logging.getLogger(__name__)
 _DAY = 86_400.0
+_LOOK, _LOOKED = 5_000, "gold: looked through up to"
 
 
 class GoldSeeder:
@@ -28,37 +29,42 @@ class GoldSeeder:
         self._copies = copies
 
     def seed(self) -> int:
-        """Number of gold tasks made now; fewer than drawn where too few approved images have rested."""
+        """Number of gold tasks made now; fewer than drawn where too few approved images have rested.
+
+        A call looks through some thousand pieces of waiting work, the next one through those that follow.
+        """
         with self._store.reading() as session:
-            if self._setting(session).policy.gold.share == 0:
+            policy = self._setting(session).policy
+            if policy.gold.share == 0:
                 return 0
-            drawn = self._drawn(session)
-        return sum(self._bring(key) for key in drawn)
+            rested = session.rested(self._clock() - policy.gold.rest_days * _DAY)
+            looked = session.waiting_after(session.fact(_LOOKED) or "", _LOOK) if rested else ()
+            drawn = session.without_gold([key for key in looked if brings_gold(key, policy)])
+        made = sum(self._bring(key, rested) for key in drawn)
+        if rested:
+            with self._store.writing() as session:
+                session.put_fact(_LOOKED, str(looked[-1]) if len(looked) == _LOOK else "")
+        return made
 
-    def _drawn(self, session: Session) -> list[WorkKey]:
-        policy, made = self._setting(session).policy, session.gold_tasks()
-        served, copies = {task.brought_by for task in made}, {task.image_id for task in made}
-        waiting = (key for key in session.waiting_keys() if key.image_id not in copies and key not in served)
-        return [key for key in waiting if brings_gold(key, policy)]
-
-    def _bring(self, key: WorkKey) -> bool:
+    def _bring(self, key: WorkKey, rested: Sequence[Review]) -> bool:
         with self._store.reading() as session:
             work = session.review(key.image_id).work(key)
-            found = self._source(session, key, work.assignee if work else None)
+            found = self._source(session, key, work.assignee if work else None, rested)
             if work is None or found is None:
                 return False
-            record, names = session.record(found.image_id), {r.original_name for r in session.records()}
+            record = session.record(found.image_id)
         copy = self._copies.copy(record.uri, str(key))
         if copy is None:
             log.warning("no gold task from image %s: it is no JPEG or PNG in the images folder", found.image_id)
             return False
-        self._make(key, work.assignee, found, copied_record(record, copy.image_id, copy.uri, names))
+        with self._store.reading() as session:
+            named = copied_record(record, copy.image_id, copy.uri, session.is_name_taken)
+        self._make(key, work.assignee, found, named)
         return True
 
-    def _source(self, session: Session, key: WorkKey, reader: str | None) -> Review | None:
+    def _source(self, session: Session, key: WorkKey, reader: str | None, rested: Sequence[Review]) -> Review | None:
+        used = session.gold_sources(key.tier, reader)
         policy = self._setting(session).policy
-        used = {t.source_id for t in session.gold_tasks() if (t.tier, t.reader) == (key.tier, reader)}
-        rested = session.rested(self._clock() - policy.gold.rest_days * _DAY)
         fit = candidates((r for r in rested if r.image_id not in used), reader, key.tier, policy)
         return fit[0] if fit else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from review_workflow.review import Review, WorkKey
 from review_workflow.states import ReviewState
 from review_workflow.store import codec, schema
 
-_CANDIDATES = 500
+_CANDIDATES, _CHUNK = 500, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,24 @@ def put(connection: Connection, task: GoldTask, now: float) -> None:
     connection.execute(insert(schema.gold).values(row))
 
 
-def tasks(connection: Connection) -> tuple[GoldTask, ...]:
-    """All gold tasks, oldest first."""
-    query = select(schema.gold).order_by(schema.gold.c.made_at, schema.gold.c.image_id)
-    return tuple(
-        GoldTask(r.image_id, r.source_id, WorkKey.parse(r.brought_by), Tier(r.tier), r.reader)
-        for r in connection.execute(query)
-    )
+def without(connection: Connection, keys: Sequence[WorkKey]) -> tuple[WorkKey, ...]:
+    """Those of these pieces of work that have brought no gold task along and are none, in their order."""
+    table, left = schema.gold, []
+    for start in range(0, len(keys), _CHUNK):
+        chunk = keys[start : start + _CHUNK]
+        brought = connection.execute(select(table.c.brought_by).where(table.c.brought_by.in_(list(map(str, chunk)))))
+        copies = connection.execute(select(table.c.image_id).where(table.c.image_id.in_([k.image_id for k in chunk])))
+        served, own = set(brought.scalars()), set(copies.scalars())
+        left += [key for key in chunk if str(key) not in served and key.image_id not in own]
+    return tuple(left)
+
+
+def sources(connection: Connection, tier: Tier, reader: str | None) -> set[str]:
+    """The images whose copies one reader (None: the tier's readers together) had as gold tasks of a tier."""
+    table = schema.gold
+    query = select(table.c.source_id).where(table.c.tier == int(tier))
+    found = query.where(table.c.reader.is_(None) if reader is None else table.c.reader == reader)
+    return set(connection.execute(found).scalars())
 
 
 def reviews(connection: Connection) -> tuple[Review, ...]:

@@ -60,12 +60,11 @@ class Session(Traffic):
         rows = self._connection.execute(query.where(schema.images.c.image_id.in_(sorted(image_ids))))
         return {row.image_id: manifest.decode_record(orjson.loads(row.record)) for row in rows}
 
-    def records(self) -> Iterator[ImageRecord]:
-        """All images, by id."""
-        for text in self._connection.execute(
-            select(schema.images.c.record).order_by(schema.images.c.image_id)
-        ).scalars():
-            yield manifest.decode_record(orjson.loads(text))
+    def is_name_taken(self, name: str) -> bool:
+        """Whether an image came under this file name."""
+        said = f'"original_name":{orjson.dumps(name).decode()}'
+        holds = schema.images.c.record.contains(said, autoescape=True)
+        return self._connection.execute(select(1).where(holds).limit(1)).first() is not None
 
     def images_of(self, patient_id: str) -> tuple[str, ...]:
         """Ids of a patient's images."""
@@ -205,9 +204,13 @@ class Session(Traffic):
         """Stores which image is a gold task; raises an integrity error where that work brought one along before."""
         gold.put(self._connection, task, now)
 
-    def gold_tasks(self) -> tuple[GoldTask, ...]:
-        """All gold tasks, oldest first."""
-        return gold.tasks(self._connection)
+    def without_gold(self, keys: Sequence[WorkKey]) -> tuple[WorkKey, ...]:
+        """Those of these pieces of work that have brought no gold task along and are none."""
+        return gold.without(self._connection, keys)
+
+    def gold_sources(self, tier: Tier, reader: str | None) -> set[str]:
+        """The images whose copies one reader (None: the tier's readers together) had as gold tasks of a tier."""
+        return gold.sources(self._connection, tier, reader)
 
     def gold_reviews(self) -> tuple[Review, ...]:
         """The reviews of all gold tasks, by image id."""

@@ -76,6 +76,12 @@ def test_what_is_stored_is_read_back_equal(store: Store) -> None:
         assert session.people() == tuple(sorted(EVERYBODY, key=lambda person: person.email))
 
 
+def test_a_file_name_is_known_by_all_of_it(store: Store) -> None:
+    with_image(store)
+    with store.reading() as session:
+        assert [session.is_name_taken(name) for name in ("0.jpg", "_.jpg", "%", "jpg", "1.jpg")] == [True] + [False] * 4
+
+
 def test_of_two_changes_of_the_same_review_the_second_is_refused(store: Store) -> None:
     image_id = with_image(store)
     with store.reading() as session:
