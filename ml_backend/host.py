@@ -6,10 +6,12 @@ import contextlib
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ml_backend import memory
 from ml_backend.bundle import ModelBundle
 from ml_backend.champions import Champions
 from ml_backend.errors import NoModelError, ServingError, StoreError
@@ -62,6 +64,7 @@ class PipelineHost:
         self._stop = threading.Event()
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._leaving: list[weakref.ref[Pipeline]] = []
 
     def start(self) -> None:
         """Begins to follow the champion in the background; returns at once, before anything is loaded."""
@@ -130,7 +133,15 @@ class PipelineHost:
     def _follow(self) -> None:
         while not self._stop.is_set():
             self.refresh()
+            self._reclaim()
             self._stop.wait(self._champions.pause)
+
+    def _reclaim(self) -> None:
+        """Gives the memory of replaced pipelines back to the system, once the last batch of each has ended."""
+        still = [one for one in self._leaving if one() is not None]
+        if len(still) < len(self._leaving):
+            memory.give_back()
+        self._leaving = still
 
     def _swap(self) -> None:
         version = self._champions.named()
@@ -144,6 +155,7 @@ class PipelineHost:
         self._error = self._refused = None
 
     def _open(self, version: str) -> None:
+        former = self._pipeline
         try:
             self._pipeline = self._opener(self._champions.bring(version), self._threads)
         except StoreError:
@@ -151,6 +163,8 @@ class PipelineHost:
         except ServingError as error:
             self._refused = _Refusal(version, time.monotonic(), str(error))
             raise
+        if former is not None:
+            self._leaving.append(weakref.ref(former))
         self._champions.settled(version)
         _log.info("champion %s serves", version)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from converters.annotation import Lesion, Origin
 from converters.geometry import ImageSize, PixelBox, Point, Polygon
 from converters.taxonomy import Target
-from ml_backend import images, masks, preprocessing, reading
+from ml_backend import images, masks, memory, preprocessing, reading
 from ml_backend.bundle import ClassifierSpec, DetectorSpec, DetectorTask, ModelBundle
 from ml_backend.images import DecodedImage, DecodeLimits
 from ml_backend.onnx_session import Graph
@@ -84,6 +84,7 @@ class Pipeline:
         """
         detector = Graph(bundle.detector_path, threads, side_by_side=True) if bundle.detector else None
         classifier = Graph(bundle.classifier_path, threads) if bundle.classifier else None
+        memory.give_back()
         return cls(bundle, detector, classifier)
 
     def decode(self, content: bytes, item: str, limits: DecodeLimits = images.DEFAULT_LIMITS) -> DecodedImage:
