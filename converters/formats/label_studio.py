@@ -104,14 +104,16 @@ def _config(seen: Mapping[tuple[str, str], Iterable[str]], settings: WriteSettin
 
 
 def sniff(source: Path) -> bool:
-    """Whether a file or folder holds Label Studio tasks."""
+    """Whether a file or folder holds Label Studio tasks; JSON-MIN is one, so that reading can say what to export."""
     path = source / TASKS if source.is_dir() else source
     if not path.is_file():
         return False
     with path.open("rb") as stream:
         head = stream.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-    return (head[:1] in (b"[", b"{") and b'"data"' in head) or (
-        b'"annotations": [{"id"' in head and b'"result"' in head
+    return (
+        (head[:1] in (b"[", b"{") and b'"data"' in head)
+        or (b'"annotations": [{"id"' in head and b'"result"' in head)
+        or (b'"annotator"' in head and b'"annotation_id"' in head)
     )
 
 

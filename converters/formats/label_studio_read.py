@@ -19,7 +19,7 @@ import orjson
 from converters import manifest, truth
 from converters.annotation import Annotation, Finding, ImageRecord, TruthLevel
 from converters.dataset import DatasetItem, Split
-from converters.errors import AnnotationError, ConversionError
+from converters.errors import AmbiguousTruthError, AnnotationError, ConversionError
 from converters.formats.contract import ReadResult, ReadSettings
 from converters.formats.located import ADDRESS, address_id, measured, require_size
 from converters.formats.metadata_csv import COLUMNS
@@ -30,7 +30,7 @@ from converters.label_studio.addresses import ImageFolder, parse_address
 from converters.label_studio.general import Reading
 from converters.label_studio.plain import plain_boxes
 from converters.label_studio.stream import read_elements
-from converters.report import Entry, Kind, refused
+from converters.report import Entry, Kind, counted, refused
 from converters.unchecked import made_from_checked
 
 TASKS = "tasks.json"
@@ -75,7 +75,9 @@ def read(source: Path, settings: ReadSettings) -> ReadResult:
             continue
         name = f"{file}, task {number}"
         try:
-            yield any_item(task, name, reader)
+            yield (item := any_item(task, name, reader))
+            if isinstance(item, DatasetItem):
+                yield from _left_behind(task, item.truth, name)
         except ConversionError as error:
             yield refused(error, name)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -126,14 +128,19 @@ def any_item(task: Mapping[str, Any], name: str, source: Source) -> DatasetItem 
     data, meta = _mapping(task, "data", name), _meta(task)
     address = _address(data, source.settings, name)
     readings = list(_readings(task, name, source))
-    if not any(reading.size for _, reading, _ in readings) and not any(_says_something(*found) for found in readings):
-        return Entry(Kind.SKIPPED, name, "truth", address, _why_not(task, bool(readings)))
-    record = _record(data, meta, address, _one_size(readings, name), name, source)
+    says = any(_says_something(*found) for found in readings)
+    if not says and not any(reading.size for _, reading, _ in readings):
+        return Entry(Kind.SKIPPED, name, "truth", address, _why_not(task, says))
+    record = _record(data, meta, address, _one_size(readings, name) or _draft_size(task), name, source)
     facts = "truth" in meta
     answers = [_answer(row, reading, kind, record.image_id, facts, name, source) for row, reading, kind in readings]
-    found = truth.resolve(f"{name}, {address}", answers, source.settings.policy.truth)
+    try:
+        found = truth.resolve(address, answers, source.settings.policy.truth)
+    except AmbiguousTruthError as error:
+        cure = "Adjudicate the image, or rank its readers in --truth-policy."
+        raise AmbiguousTruthError(f"{name}, {address}", error.value, error.expected, cure) from error
     if found is None:
-        return Entry(Kind.SKIPPED, name, "truth", address, _why_not(task, bool(answers)))
+        return Entry(Kind.SKIPPED, name, "truth", address, _why_not(task, says))
     if not meta:
         return DatasetItem(record, found)
     split = Split(meta["split"]) if meta.get("split") in tuple(Split) else None
@@ -145,20 +152,30 @@ def _says_something(row: Mapping[str, Any], reading: Reading, kind: str) -> bool
     return reading.finding is not Finding.NOT_LOOKED_AT and not _is_cancelled(row)
 
 
-def _why_not(task: Mapping[str, Any], answers: bool) -> str:
+def _left_behind(task: Mapping[str, Any], taken: Annotation, name: str) -> Iterator[Entry]:
+    """The entry of what others said of an image and what was not submitted; predictions are no answers."""
+    rows = [row for row in task.get("annotations") or () if not _is_cancelled(row)]
+    others = len([row for row in rows if str(row.get("id", "")) != taken.annotation_id])
+    drafts = len(task.get("drafts") or ())
+    said = [counted(number, noun) for number, noun in ((others, "other answer"), (drafts, "draft")) if number]
+    if said:
+        yield Entry(Kind.EXPECTED, name, "left behind", " and ".join(said), "one answer is the truth of an image")
+
+
+def _why_not(task: Mapping[str, Any], says: bool) -> str:
     if any(row.get("was_cancelled") for row in task.get("annotations") or ()):
         return "skipped by its reader"
     if task.get("drafts") and not task.get("annotations"):
         return "only drafts"
-    return "answers below the policy or without a finding" if answers else "nobody has looked at it"
+    if says:
+        return "no answer is as high as the policy's minimum"
+    return "submitted without a region or a finding" if task.get("annotations") else "nobody has looked at it"
 
 
 def _readings(task: Mapping[str, Any], name: str, source: Source) -> Iterator[tuple[Mapping[str, Any], Reading, str]]:
     policy, taxonomy = source.settings.policy, source.settings.taxonomy
-    kinds = _KINDS if policy.truth.minimum is TruthLevel.MODEL else _KINDS[:2]
+    kinds = _KINDS if policy.truth.minimum is TruthLevel.MODEL else _KINDS[:1]
     for kind in kinds:
-        if not task.get(kind) and kind != "annotations":
-            continue
         for row in _rows(task, kind, name):
             item = f"{name}, {kind.removesuffix('s')} {row.get('id')}"
             result = [] if _is_cancelled(row) else row.get("result") or []
@@ -166,7 +183,7 @@ def _readings(task: Mapping[str, Any], name: str, source: Source) -> Iterator[tu
             yield row, general.decode(result, None, taxonomy, item, empty), kind
 
 
-_KINDS = ("annotations", "drafts", "predictions")
+_KINDS = ("annotations", "predictions")
 
 
 def _is_cancelled(row: Mapping[str, Any]) -> bool:
@@ -190,7 +207,6 @@ def _answer(
         created_at=_moment(row.get("updated_at") or row.get("created_at"), name),
         model_version=version or None if predicted else None,
         lead_time=row["lead_time"] if isinstance(row.get("lead_time"), int | float) else None,
-        draft=kind == "drafts",
         note=result_digest(row.get("result") or []) if facts else "",
         answers=reading.answers,
         redactions=reading.redactions,
@@ -256,6 +272,17 @@ def _one_size(readings: Sequence[tuple[Mapping[str, Any], Reading, str]], name: 
     return found.pop() if found else None
 
 
+def _draft_size(task: Mapping[str, Any]) -> ImageSize | None:
+    """The image's size as a draft states it; what else an unfinished answer says is not looked at."""
+    for row in task.get("drafts") or ():
+        try:
+            if size := general.stated_size(row.get("result") or [], "draft"):
+                return size
+        except (ConversionError, AttributeError, TypeError):
+            continue
+    return None
+
+
 def _address(data: Mapping[str, Any], settings: ReadSettings, name: str) -> str:
     key = settings.image_key or _IMAGE_KEY
     if isinstance(data.get(key), str):
@@ -284,7 +311,8 @@ def _stated(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 def _mapping(task: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
     found = task.get(key)
     if not isinstance(found, dict):
-        raise AnnotationError(f"{name}, {key}", str(found)[:80], "an object", "Export the project again.")
+        cure = "Export the project as JSON, not as JSON-MIN."
+        raise AnnotationError(f"{name}, {key}", str(found)[:80], "an object", cure)
     return found
 
 

@@ -95,7 +95,8 @@ def _sorted_rows(result: Sequence[Row], item: str) -> tuple[list[Row], dict[Any,
             others.setdefault(row.get("id"), []).append(row)
         else:
             known = f"one of {', '.join(sorted(SHAPES))} or {', '.join(_ANSWERS)}"
-            raise AnnotationError(f"{item}, region {row.get('id')}", kind, known, "Remove the region.")
+            cure = "Draw it with one of these, or delete it."
+            raise AnnotationError(f"{item}, region {row.get('id')}", kind, known, cure)
     return shapes, others, tuple(relations)
 
 
@@ -105,22 +106,21 @@ def _regions(
     lesions: dict[Any, Lesion] = {}
     redactions: list[Shape] = []
     points: list[tuple[Any, KeyPoint]] = []
-    parents = {row.get("id") for row in shapes if not str(row["type"]).startswith("keypoint")}
-    for number, row in enumerate(shapes):
+    names = [_label(row, others, f"{item}, region {row.get('id')}") for row in shapes]
+    parents = _parents(shapes, names)
+    for number, (row, name) in enumerate(zip(shapes, names, strict=True)):
         region = f"{item}, region {row.get('id')}"
         if size is None:
             raise AnnotationError(region, None, "original_width and original_height", "Export the project again.")
-        name = _label(row, others, region)
-        kind = str(row["type"]).removesuffix("labels")
-        shape = decode_shape(kind, _value(row, region), size, region)
+        shape = decode_shape(str(row["type"]).removesuffix("labels"), _value(row, region), size, region)
         if isinstance(shape, tuple):
             point = KeyPoint(*shape, name or "")
             if row.get("parentID") in parents:
-                points.append((row.get("parentID"), point))
+                points.append((row["parentID"], point))
                 _keep_beside(row, others, parent=False)
                 continue
             lesion = _pointed(point, row, taxonomy)
-        elif name is not None and name.casefold() == controls.REDACT:
+        elif _is_redaction(name):
             redactions.append(shape)
             _keep_beside(row, others, parent=True)
             continue
@@ -131,9 +131,18 @@ def _regions(
             raise AnnotationError(region, key, "an id of its own for each region", "Export the project again.")
         lesions[key] = _with_attributes(lesion, others.pop(row.get("id"), ()), region_facts(row), region)
     for parent, point in points:
-        if parent in lesions:
-            lesions[parent] = replace(lesions[parent], keypoints=(*lesions[parent].keypoints, point))
+        lesions[parent] = replace(lesions[parent], keypoints=(*lesions[parent].keypoints, point))
     return tuple(lesions.values()), tuple(redactions)
+
+
+def _parents(shapes: Sequence[Row], names: Sequence[str | None]) -> set[Any]:
+    """Ids of the regions that become lesions with an outline, so that points may belong to them."""
+    drawn = [(row, name) for row, name in zip(shapes, names, strict=True) if row.get("id")]
+    return {row["id"] for row, name in drawn if not str(row["type"]).startswith("keypoint") and not _is_redaction(name)}
+
+
+def _is_redaction(name: str | None) -> bool:
+    return name is not None and name.casefold() == controls.REDACT
 
 
 def _keep_beside(row: Row, others: dict[Any, list[Row]], parent: bool) -> None:

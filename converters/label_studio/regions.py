@@ -131,7 +131,10 @@ def _polygon(value: Mapping[str, Any], size: ImageSize, item: str) -> Shape:
 def _brush(value: Mapping[str, Any], size: ImageSize, item: str) -> Shape:
     if value.get("format", "rle") != "rle":
         raise ValueError(f"format {value['format']!r}")
-    return RleMask.from_array(decode_brush(value["rle"], size, item))
+    mask = decode_brush(value["rle"], size, item)
+    if not mask.any():
+        raise GeometryError(item, "no pixel", "at least one painted pixel", "Delete the region or paint it.")
+    return RleMask.from_array(mask)
 
 
 def _keypoint(value: Mapping[str, Any], size: ImageSize, item: str) -> Point:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from builders_converters import TAXONOMY, picture
-from builders_tasks import a_choice, a_region, a_task, an_annotation, an_export, read, to
+from builders_tasks import HEIGHT, WIDTH, a_choice, a_region, a_task, an_annotation, an_export, read, to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.annotation import Finding, KeyPoint, TruthLevel
 from converters.convert import LossError
 from converters.errors import AnnotationError, ConversionError
+from converters.formats.table import sniffed
 from converters.geometry import Ellipse, ImageSize, PixelBox, Polygon, RleMask
 from converters.label_studio.addresses import ImageAddress, ImageFolder
 from converters.label_studio.brush import decode_brush, encode_brush
@@ -139,7 +140,7 @@ def test_a_region_labelled_redact_is_no_lesion(tmp_path: Path) -> None:
 def test_a_submitted_empty_result_confirms_nothing_unless_the_policy_says_so(tmp_path: Path) -> None:
     path = an_export(tmp_path, a_task(an_annotation(), meta={"dermloop": {"record": {"size": [9, 9]}}}))
     items, entries = read(path)
-    assert items == () and entries[0].reason == "answers below the policy or without a finding"
+    assert items == () and entries[0].reason == "submitted without a region or a finding"
     (item,), _ = read(path, policy=ExportPolicy(empty=Finding.LESION_FREE))
     assert item.truth.finding is Finding.LESION_FREE
 
@@ -321,3 +322,52 @@ def test_two_tasks_of_one_number_are_refused_by_file_and_number(tmp_path: Path) 
     items, (entry,) = read(tmp_path / "export.json")
     assert (len(items), entry.kind, entry.item) == (1, Kind.REFUSED, "export.json, task 1")
     assert entry.reason == "expected an id of its own for each task. Export the project again."
+
+
+def test_an_unfinished_draft_stops_nobody_and_says_how_large_the_image_is(tmp_path: Path) -> None:
+    draft = {"id": 5, "user": "a@b", "result": [a_region("Wart")]}
+    free = a_task(an_annotation(a_choice("finding", "Lesion-free")), image="s3://d/b.jpg", drafts=[draft])
+    (drawn, empty), entries = read(an_export(tmp_path, a_task(an_annotation(a_region()), drafts=[draft]), free))
+    assert drawn.truth.lesions[0].diagnosis == "mel" and empty.record.size == ImageSize(WIDTH, HEIGHT)
+    assert [(entry.kind, entry.value) for entry in entries] == [(Kind.EXPECTED, "1 draft")] * 2
+
+
+def test_other_readers_answers_that_stay_behind_are_on_the_list(tmp_path: Path) -> None:
+    first = an_annotation(a_region(), id=1, completed_by=1)
+    second = an_annotation(a_region(x=10.1), id=2, completed_by=2)
+    skipped = an_annotation(id=3, completed_by=3, was_cancelled=True)
+    (item,), (entry,) = read(an_export(tmp_path, a_task(first, second, skipped)))
+    assert item.truth.annotation_id == "1"
+    assert (entry.kind, entry.item, entry.value) == (Kind.EXPECTED, "export.json, task 1", "1 other answer")
+
+
+def test_readers_who_disagree_are_named_once_with_their_task_and_a_cure(tmp_path: Path) -> None:
+    one, other = (an_annotation(a_region(name), id=n, completed_by=n) for n, name in enumerate(("mel", "nv"), 1))
+    _, (entry,) = read(an_export(tmp_path, a_task(one, other, image="s3://d/x.jpg")))
+    assert entry.item == "export.json, task 1, s3://d/x.jpg" and "--truth-policy" in entry.reason
+
+
+def test_an_answer_below_the_minimum_is_told_from_one_that_says_nothing(tmp_path: Path) -> None:
+    path = an_export(tmp_path, a_task(an_annotation(a_region())))
+    _, (entry,) = read(path, policy=ExportPolicy(truth=TruthPolicy(TruthLevel.QA)))
+    assert entry.reason == "no answer is as high as the policy's minimum"
+
+
+def test_a_point_in_a_redacted_region_is_not_dropped(tmp_path: Path) -> None:
+    point = a_region("Melanoma", "keypoint", id="p", x=12, y=22, parentID="r1")
+    found = only(tmp_path, a_region("redact"), point)
+    assert len(found.redactions) == 1 and found.lesions[0].keypoints == (KeyPoint(24, 22, "Melanoma"),)
+
+
+def test_an_empty_brush_names_its_region(tmp_path: Path) -> None:
+    region = a_region("Melanoma", "brush", format="rle", rle=encode_brush(np.zeros((HEIGHT, WIDTH), dtype=bool)))
+    _, (entry,) = read(an_export(tmp_path, a_task(an_annotation(region))))
+    assert entry.item == "export.json, task 1, annotation 1, region r1" and "no pixel" in entry.value
+
+
+def test_a_json_min_export_says_what_to_export_instead(tmp_path: Path) -> None:
+    path = tmp_path / "min.json"
+    path.write_text('[{"id":1,"image":"a.jpg","label":[],"annotator":1,"annotation_id":2}]')
+    assert sniffed(path).name == "label-studio"
+    _, (entry,) = read(path)
+    assert "not as JSON-MIN" in entry.reason
