@@ -28,8 +28,7 @@ from ml_backend.preannotate import preannotate
 from ml_backend.settings import Settings, read_settings
 from review_workflow.service import ReviewService, open_service
 from review_workflow.settings import read as read_review_settings
-from telemetry import logs, request_id, tracing
-from telemetry import settings as telemetry_settings
+from telemetry import program, request_id, tracing
 from training import config as training_config
 from training.config import TrainingConfig
 from training.retrain import retrain
@@ -97,16 +96,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="folder of the local stack")
     home = Home.at(parser.parse_args().home)
-    own = telemetry_settings.read()
-    logs.configure("retraining", own)
-    tracing.start("retraining", own)
     end_with_parent()
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     asked_by = request_id.accepted(os.environ.get(request_id.VARIABLE))
-    with request_id.bound(asked_by), tracing.span("retraining", tracing.inherited(os.environ)):
+    inherited = tracing.inherited(os.environ)
+    with program.telling("retraining"), request_id.bound(asked_by), tracing.span("retraining", inherited):
         run(home, open_service(read_review_settings()), read_config(home), lambda line: _write(out.fileno(), line))
-    tracing.stop()
 
 
 def _write(descriptor: int, line: StageLine) -> None:

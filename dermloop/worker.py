@@ -26,7 +26,7 @@ from ml_backend.jobs import RETRAIN, JobCancelled, JobHandle, JobQueue
 from ml_backend.settings import read_settings as read_serving_settings
 from review_workflow.service import ReviewService, open_service
 from review_workflow.settings import read as read_review_settings
-from telemetry import logs, request_id, tracing
+from telemetry import logs, program, request_id, tracing
 from telemetry import settings as telemetry_settings
 from telemetry.page_server import given_out
 
@@ -81,9 +81,9 @@ def consume(home: Path, command: Sequence[str] | None = None) -> None:
     """
     settings = read_serving_settings(home=home)
     queue = JobQueue.open(settings.jobs_address, lease=settings.jobs_lease)
-    program = command or [sys.executable, "-m", "dermloop.retraining", "--home", str(home)]
+    asked = command or [sys.executable, "-m", "dermloop.retraining", "--home", str(home)]
     metrics = WorkerMetrics(queue, RETRAIN)
-    queue.register(RETRAIN, metrics.timed(lambda handle: _told(handle, home, program)))
+    queue.register(RETRAIN, metrics.timed(lambda handle: _told(handle, home, asked)))
     stop = threading.Event()
     clock = threading.Thread(target=keep_considering, args=(_review, queue, stop), name="schedule", daemon=True)
     clock.start()
@@ -173,13 +173,8 @@ def _tail(path: Path, lines: int = 5) -> str:
 
 def main() -> None:
     """Entry point of `python -m dermloop.worker`."""
-    own = telemetry_settings.read()
-    logs.configure("worker", own)
-    tracing.start("worker", own)
-    try:
+    with program.telling("worker"):
         consume(Home.at().root)
-    finally:
-        tracing.stop()
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.app.base import BaseApplication
 
 from ml_backend.settings import Settings, read_settings
-from telemetry import logs, tracing
-from telemetry import settings as telemetry_settings
+from telemetry import program, tracing
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -23,7 +22,6 @@ _REQUEST_THREADS = 32
 
 _TIMEOUT = 120
 _SILENCE_SECONDS = 10
-_PROGRAM = "ml-backend"
 
 
 def create() -> Flask:
@@ -39,9 +37,7 @@ def serve(settings: Settings) -> None:
 def _create(settings: Settings) -> Flask:
     from ml_backend.app import create_app
 
-    own = telemetry_settings.read()
-    logs.configure(_PROGRAM, own)
-    tracing.start(_PROGRAM, own)
+    program.begin("ml-backend")
     return create_app(settings)
 
 

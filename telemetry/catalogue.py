@@ -49,10 +49,10 @@ FOLLOWED = Metric(
 )
 MODEL = Metric("dermloop_model_info", Kind.GAUGE, "backend", "1 for the serving version", ("version",))
 
-JOBS = Metric("dermloop_jobs", Kind.GAUGE, "worker", "Jobs on record", ("kind", "state"))
-JOB_OLDEST = Metric("dermloop_job_oldest_pending_seconds", Kind.GAUGE, "worker", "Age of the oldest waiting job")
+JOBS = Metric("dermloop_jobs", Kind.GAUGE, "worker, bulk", "Jobs on record", ("kind", "state"))
+JOB_OLDEST = Metric("dermloop_job_oldest_pending_seconds", Kind.GAUGE, "worker, bulk", "Age of the oldest waiting job")
 JOB_SECONDS = Metric(
-    "dermloop_job_seconds", Kind.HISTOGRAM, "worker", "Time that jobs took", ("kind", "outcome"), _JOB_SECONDS
+    "dermloop_job_seconds", Kind.HISTOGRAM, "worker, bulk", "Time that jobs took", ("kind", "outcome"), _JOB_SECONDS
 )
 
 IMAGES = Metric("dermloop_review_images", Kind.GAUGE, "review", "Images by review state", ("state",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from converters.errors import ConversionError
@@ -13,17 +13,18 @@ from dermloop.bulk import conversion
 from dermloop.bulk.plan import Kind, Plan, load_plan
 from dermloop.bulk.shards import ShardReport, open_pipeline, run_shard
 from dermloop.errors import DermloopError
+from dermloop.worker_metrics import WorkerMetrics
 from ml_backend import composition
 from ml_backend.composition import Parts
 from ml_backend.errors import ServingError
-from ml_backend.jobs import JobHandle, JobQueue
+from ml_backend.jobs import SHARDS, JobHandle, JobQueue
 from ml_backend.pipeline import Pipeline
 from ml_backend.settings import Settings, read_settings
+from telemetry import program
+from telemetry.page_server import given_out
 from training.errors import TrainingError
 
 KIND = "bulk"
-QUEUE = "dermloop-bulk"
-"""A queue of its own: a retraining never waits for shards."""
 
 Tell = Callable[[int, int], None]
 
@@ -104,7 +105,7 @@ def _kept(home: str, threads: int | None) -> Worker:
 
 def open_queue(settings: Settings) -> JobQueue:
     """The queue of shards."""
-    return JobQueue.open(settings.jobs_address, QUEUE, settings.jobs_lease)
+    return JobQueue.open(settings.jobs_address, SHARDS, settings.jobs_lease)
 
 
 def submit(plan: Plan, queue: JobQueue, requested_by: str) -> int:
@@ -117,10 +118,8 @@ def submit(plan: Plan, queue: JobQueue, requested_by: str) -> int:
 
 def consume(settings: Settings) -> None:
     """Works off the queue of shards until the process is told to stop."""
-    with worker(settings) as own:
-        queue = open_queue(settings)
-        queue.register(KIND, own.work)
-        try:
+    with program.telling("bulk") as telling, worker(settings) as own, closing(open_queue(settings)) as queue:
+        metrics = WorkerMetrics(queue, KIND)
+        queue.register(KIND, metrics.timed(own.work))
+        with given_out(metrics.page, telling.worker_metrics):
             queue.consume()
-        finally:
-            queue.close()
