@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 
 from converters import storage
+from converters.whole import whole_folder
 from dermloop.errors import RemoteJobError
 from ml_backend import bundle as bundles
 from training import sagemaker
@@ -57,8 +58,5 @@ def _move(source: Path, target: Path) -> None:
     """Puts a folder in place whole; one that is there already is kept."""
     if target.is_dir():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft)
-    draft.rename(target)
+    with whole_folder(target, mark=".") as draft:
+        shutil.copytree(source, draft, dirs_exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,17 +26,30 @@ AS_JSON = typer.Option(False, "--json", help="Print one JSON object instead of t
 @app.command()
 def deploy(
     given: list[str] = typer.Option([], "--set", help="Parameter of the template as NAME=VALUE; others keep theirs."),
+    yes: bool = typer.Option(False, "--yes", help="Show the changes, but do not ask."),
+    replace: list[str] = typer.Option([], help="Resource that holds something and may be replaced or removed."),
     stack: str = STACK,
     region: str | None = REGION,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Create the stack, or bring it to where the template says; run it again after a failure."""
+    """Show what would change and ask; then create the stack, or bring it to where the template says."""
     from dermloop.aws import deploy as work
+    from dermloop.aws.changes import Change, refuse_losses
 
     aws, found, _ = _opened(stack, region, as_json)
-    done = work.deploy(aws, found, _parameters(given))
+    shown: list[Change] = []
+
+    def agree(changes: Sequence[Change]) -> None:
+        shown.extend(changes)
+        for change in changes:
+            typer.echo(change.sentence, err=as_json)
+        refuse_losses(changes, replace)
+        if not yes:
+            typer.confirm(f"Make {len(changes)} changes to {found.name} in {aws.region_name}?", abort=True, err=as_json)
+
+    done = work.deploy(aws, found, _parameters(given), agree)
     if as_json:
-        typer.echo(json.dumps({"changed": done.changed, **_row(done.view)}))
+        typer.echo(json.dumps({"changed": done.changed, "changes": [asdict(one) for one in shown], **_row(done.view)}))
         return
     typer.echo(f"{done.view.name}: {done.view.state}" + ("" if done.changed else ", nothing to change"))
     _show_outputs(done.view)

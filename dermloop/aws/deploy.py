@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermloop.aws.buckets import Bucket
+from dermloop.aws.changes import refuse_losses
 from dermloop.aws.clients import Aws, told
-from dermloop.aws.stack import TEMPLATE, Stack, StackEvent, StackView, Told, rendered
+from dermloop.aws.stack import TEMPLATE, Agree, Stack, StackEvent, StackView, Told, rendered
 from dermloop.errors import AwsError, DeployError
 
 _COUNTS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
@@ -34,8 +35,8 @@ class Status:
     failures: tuple[StackEvent, ...] = ()
 
 
-def deploy(aws: Aws, stack: Stack, parameters: Mapping[str, str]) -> Deployed:
-    """The stack brought to where the template and the given parameters say.
+def deploy(aws: Aws, stack: Stack, parameters: Mapping[str, str], agree: Agree = refuse_losses) -> Deployed:
+    """The stack brought to where the template and the given parameters say, once `agree` was shown the changes.
 
     A bucket that an earlier stack left behind is taken into use again. Raises DeployError naming what failed.
     """
@@ -44,7 +45,7 @@ def deploy(aws: Aws, stack: Stack, parameters: Mapping[str, str]) -> Deployed:
         cure = "Name the image built from docker/lambda/Dockerfile with --set FunctionImage=ADDRESS."
         raise DeployError(f"parameter {_IMAGE}", "none", "the address of an image", cure)
     given = {**parameters, **_bucket_of_before(aws, stack, before, parameters)}
-    changed = stack.deploy(given, rendered(TEMPLATE.read_text(encoding="utf-8")))
+    changed = stack.deploy(given, rendered(TEMPLATE.read_text(encoding="utf-8")), agree)
     view = stack.view()
     if view.parameters.get("DataBucket"):
         Bucket(aws, view.output("Bucket")).send_uploads(view.output("UploadsQueueArn"), view.output("UploadPrefix"))

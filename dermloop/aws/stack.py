@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dermloop.aws.changes import Change, change_of, refuse_losses
 from dermloop.aws.clients import Aws, told
 from dermloop.aws.states import Step, is_good, is_settled, next_step
 from dermloop.errors import AwsError, DeployError
@@ -21,6 +22,8 @@ _AGAIN = "Correct the cause and run the same command again: it goes on from what
 _LONGEST = 3 * 3600.0
 
 Told = Callable[[str], None]
+Agree = Callable[[Sequence[Change]], None]
+"""Shown every change before it is made; raises where it is not to be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,10 @@ class Stack:
         given = {row["ParameterKey"]: row.get("ParameterValue", "") for row in found.get("Parameters", ())}
         return StackView(self.name, found["StackStatus"], found.get("StackStatusReason", ""), outputs, given)
 
-    def deploy(self, parameters: Mapping[str, str], template: str) -> bool:
+    def deploy(self, parameters: Mapping[str, str], template: str, agree: Agree = refuse_losses) -> bool:
         """Whether anything changed; parameters that are not given keep their values.
+
+        What `agree` raises is raised, and nothing is changed.
 
         Remains of a creation that failed are removed first, an interrupted rollback is finished, and what another
         command has begun is waited for. Raises DeployError naming what failed and why.
@@ -89,7 +94,7 @@ class Stack:
             found = self.view()
             step = next_step(found.state)
             if step in (Step.CREATE, Step.UPDATE):
-                return self._change(found, step, parameters, template)
+                return self._change(found, step, _merged(parameters, _kept(found, step), template), template, agree)
             self._prepare(found, step)
         raise DeployError(f"stack {self.name}", found.state, "a state to go on from", "Look at it in AWS's console.")
 
@@ -141,14 +146,17 @@ class Stack:
                 self._cloud.continue_update_rollback(StackName=self.name)
             self._follow(seen)
 
-    def _change(self, found: StackView, step: Step, parameters: Mapping[str, str], template: str) -> bool:
+    def _change(
+        self, found: StackView, step: Step, parameters: list[dict[str, Any]], template: str, agree: Agree
+    ) -> bool:
         name = f"dermloop-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
-        if not self._ask(
-            name, step, _merged(parameters, found.parameters if step is Step.UPDATE else {}, template), template
-        ):
+        if not self._ask(name, step, parameters, template) or not self._is_made(name):
             return False
-        if not self._is_made(name):
-            return False
+        try:
+            agree(self._changes(name))
+        except BaseException:
+            self._take_back(name, found)
+            raise
         seen = self._seen()
         with told(f"change set of {self.name}"):
             self._cloud.execute_change_set(StackName=self.name, ChangeSetName=name)
@@ -156,6 +164,26 @@ class Stack:
         if not is_good(state):
             raise self._failed(state)
         return True
+
+    def _changes(self, name: str) -> tuple[Change, ...]:
+        """What a change set would do, in the order in which CloudFormation lists it."""
+        found: list[Change] = []
+        more: dict[str, str] = {}
+        while True:
+            with told(f"change set of {self.name}"):
+                page = self._cloud.describe_change_set(StackName=self.name, ChangeSetName=name, **more)
+            found += [change_of(row["ResourceChange"]) for row in page.get("Changes", ()) if "ResourceChange" in row]
+            if not page.get("NextToken"):
+                return tuple(found)
+            more = {"NextToken": page["NextToken"]}
+
+    def _take_back(self, name: str, found: StackView) -> None:
+        """Removes a change set that was not agreed to, and the empty stack that was made to hold it."""
+        with told(f"change set of {self.name}"):
+            self._cloud.delete_change_set(StackName=self.name, ChangeSetName=name)
+        if found.state in ("", "DELETE_COMPLETE") and self.view().state == "REVIEW_IN_PROGRESS":
+            with told(f"stack {self.name}"):
+                self._cloud.delete_stack(StackName=self.name)
 
     def _ask(self, name: str, step: Step, parameters: list[dict[str, Any]], template: str) -> bool:
         """Asks for a change set; False where it is known at once to change nothing."""
@@ -264,6 +292,10 @@ def rendered(text: str) -> str:
     return text.replace("ApiDeployment:", f"ApiDeployment{digest}:").replace(
         "!Ref ApiDeployment\n", f"!Ref ApiDeployment{digest}\n"
     )
+
+
+def _kept(found: StackView, step: Step) -> Mapping[str, str]:
+    return found.parameters if step is Step.UPDATE else {}
 
 
 def _merged(given: Mapping[str, str], known: Mapping[str, str], template: str) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from dermloop.aws import deploy as work
 from dermloop.aws.buckets import SUFFIXES, Bucket
+from dermloop.aws.changes import HOLDS, Change, refuse_losses
 from dermloop.aws.cli import app
 from dermloop.aws.clients import CURES, Aws, forget_clients
 from dermloop.aws.stack import TEMPLATE, rendered
@@ -88,7 +89,7 @@ def test_the_functions_run_the_handlers_of_the_serving_package(aws: Aws) -> None
 
 def test_a_parameter_is_changed_and_the_others_keep_their_values(aws: Aws) -> None:
     deployed(aws, DailyQuota="77")
-    changed = run("deploy", "--set", "ReadMemory=4096")
+    changed = run("deploy", "--yes", "--set", "ReadMemory=4096")
     assert changed["changed"] is True
     given = stack().view().parameters
     assert (given["ReadMemory"], given["DailyQuota"], given["FunctionImage"]) == ("4096", "77", IMAGE)
@@ -167,6 +168,72 @@ def test_failed_uploads_are_replayed_once_each_and_a_message_that_names_nothing_
     assert (again["sent"], again["doubled"]) == (0, 0)
     now = run("status")
     assert (now["waiting"], now["failed"]) == (2, 1)
+
+
+def test_the_changes_are_shown_and_nothing_is_made_without_a_yes(aws: Aws) -> None:
+    words = ["deploy", "--set", f"FunctionImage={IMAGE}"]
+    refused = CliRunner().invoke(app, words, input="n\n")
+    assert refused.exit_code == 1 and stack().view().state == ""
+    assert "add             Bucket (S3::Bucket)\n" in refused.output
+    assert f"changes to dermloop in {aws.region_name}?" in refused.output
+    made = run(*words, "--yes")
+    assert (
+        made["changed"]
+        and {"resource": "Bucket", "kind": "AWS::S3::Bucket", "verb": "add", "kept": False} in made["changes"]
+    )
+    again = CliRunner().invoke(app, ["deploy"], input="")
+    assert again.exit_code == 0 and "nothing to change" in again.output
+    changed = CliRunner().invoke(app, ["deploy", "--set", "ReadMemory=4096"], input="y\n")
+    assert changed.exit_code == 0 and "update complete" in changed.output  # moto lists no change of a parameter
+
+
+def test_what_holds_something_is_neither_replaced_nor_removed_without_its_name(script: ScriptedAws) -> None:
+    listed = [
+        ("Modify", "ReadFunction", "AWS::Lambda::Function", "<Replacement>True</Replacement>"),
+        ("Modify", "Uploads", "AWS::SQS::Queue", "<Replacement>Conditional</Replacement>"),
+        ("Remove", "Bucket", "AWS::S3::Bucket", "<PolicyAction>Retain</PolicyAction>"),
+    ]
+    rows = "".join(
+        f"<member><Type>Resource</Type><ResourceChange><Action>{action}</Action><LogicalResourceId>{name}"
+        f"</LogicalResourceId><ResourceType>{kind}</ResourceType>{more}</ResourceChange></member>"
+        for action, name, kind, more in listed
+    )
+    pages = (f"<Changes>{rows}</Changes><NextToken>more</NextToken>", "<Changes/>")
+    made = (
+        f"<R><DescribeChangeSetResult><Status>CREATE_COMPLETE</Status>{x}</DescribeChangeSetResult></R>" for x in pages
+    )
+    one, last = made
+    script.answer("DescribeStacks", described("UPDATE_COMPLETE"))
+    script.answer("DescribeStackEvents", events(), events(("dermloop", OWN, "UPDATE_COMPLETE", "")))
+    for operation in ("CreateChangeSet", "ExecuteChangeSet", "DeleteChangeSet"):
+        script.answer(operation, f"<R><{operation}Result/></R>")
+    script.answer("DescribeChangeSet", one, one, last)
+    with pytest.raises(DeployError) as caught:
+        stack().deploy({}, "{}")
+    assert str(caught.value) == (
+        "Uploads, Bucket: the change would perhaps replace and remove it; expected what holds something to stay. "
+        "Nothing was changed. Take back what leads to it, or allow it with --replace Uploads --replace Bucket."
+    )
+    names = [name for name, _ in script.asked]
+    assert "ExecuteChangeSet" not in names and names[-1] == "DeleteChangeSet" and "DeleteStack" not in names
+    said: list[str] = []
+
+    def agree(changes: Sequence[Change]) -> None:
+        said.extend(change.sentence for change in changes)
+        refuse_losses(changes, ["Uploads", "Bucket"])
+
+    script.answer("DescribeChangeSet", one, one, last)
+    assert stack().deploy({}, "{}", agree)
+    assert said == [
+        "replace         ReadFunction (Lambda::Function)",
+        "perhaps replace Uploads (SQS::Queue). It holds uploads that wait or failed.",
+        "remove          Bucket (S3::Bucket). It holds pictures, datasets, models and results; the old one stays.",
+    ]
+
+
+def test_every_kind_that_holds_something_is_in_the_template() -> None:
+    text = TEMPLATE.read_text(encoding="utf-8")
+    assert [kind for kind in HOLDS if f"Type: {kind}\n" not in text] == []
 
 
 def test_every_state_of_a_stack_has_a_next_step() -> None:
