@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify, request
 from ml_backend import protocol, rest
 from ml_backend.bundle import DetectorTask, list_bundles
 from ml_backend.composition import Parts
-from ml_backend.errors import JobError
+from ml_backend.errors import JobError, MediaTypeError
 from ml_backend.label_config import read_config, unmatched
 from ml_backend.protocol import START_TRAINING
 
@@ -53,6 +53,9 @@ def blueprint(parts: Parts) -> Blueprint:
     def predict() -> Response:
         if request.mimetype == "multipart/form-data":
             return rest.predict_upload(parts)
+        if not request.is_json:
+            expected = "multipart/form-data with a file in the field `image`, or Label Studio's application/json"
+            raise MediaTypeError("Content-Type", request.mimetype, expected, "Send one of these.")
         body = protocol.decode_predict(request.get_json(silent=True))
         found = model().answer(body)
         answer: dict[str, Any] = {"results": found.entries, "model_version": found.version}

@@ -20,6 +20,7 @@ from ml_backend.errors import (
     FetchError,
     JobError,
     LabelStudioError,
+    MediaTypeError,
     NoModelError,
     NotFoundError,
     OutOfTimeError,
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 _HALF = b"\\ud"
 _STATUS: dict[type[ServingError], HTTPStatus] = {
     ProtocolError: HTTPStatus.BAD_REQUEST,
+    MediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     UnreadableImageError: HTTPStatus.UNPROCESSABLE_ENTITY,
     FetchError: HTTPStatus.UNPROCESSABLE_ENTITY,
     JobError: HTTPStatus.CONFLICT,

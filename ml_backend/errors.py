@@ -45,6 +45,10 @@ class OutOfTimeError(ServingError):
     """A picture that was left because the request's time was up."""
 
 
+class MediaTypeError(ServingError):
+    """A body of a kind that the route does not read."""
+
+
 class NotUploadedError(ProtocolError):
     """A multipart body without the picture it should carry, or with too many."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import posixpath
 import re
 import socket
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from ml_backend.errors import FetchError
 
 _RESOLVED = re.compile(r"/(tasks|projects)/[0-9]+/(presign|resolve)/?")
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_UPLOADS = "/data/upload/"
 _REDIRECTS = 3
 _TIMEOUT = urllib3.Timeout(connect=3.0, read=15.0)
 _CHUNK = 1 << 16
@@ -99,7 +101,7 @@ class ImageSource:
             raise FetchError(_shown(address), parts.scheme, "http, https, s3 or a path", "Import the image again.")
         if parts.path.startswith("/data/local-files"):
             return self._file(self._reach.image_root, parse_qs(parts.query).get("d", [""])[0])
-        if parts.path.startswith("/data/upload/"):
+        if parts.path.startswith(_UPLOADS):
             return self._upload(parts.path)
         if _RESOLVED.fullmatch(parts.path):
             return self._stored(parse_qs(parts.query).get("fileuri", [""])[0], task_id)
@@ -122,6 +124,8 @@ class ImageSource:
         return address[len(own) :] if own and address.startswith(own + "/") else address
 
     def _upload(self, path: str) -> bytes:
+        if not posixpath.normpath(unquote(path)).startswith(_UPLOADS):
+            raise FetchError(f"upload {path[:200]}", "outside", "a file below the uploads", "Import it again.")
         if self._reach.upload_root is not None:
             return self._file(self._reach.upload_root, unquote(path.removeprefix("/data/")))
         if self._uploads is None:
@@ -143,7 +147,8 @@ class ImageSource:
 
     def _object(self, address: str, bucket: str, key: str, task_id: int | None) -> bytes:
         if bucket not in self._reach.buckets:
-            raise FetchError(f"bucket {bucket}", "not listed", "an allowed bucket", "Add it to ALLOWED_BUCKETS.")
+            cure = "Add it to DERMLOOP_ML_ALLOWED_BUCKETS."
+            raise FetchError(f"bucket {bucket}", "not listed", "an allowed bucket", cure)
         if self._objects is not None:
             return self._objects.read(bucket, key, self._reach.max_bytes)
         if self._uploads is None or task_id is None:

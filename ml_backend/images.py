@@ -88,7 +88,10 @@ def decode(content: bytes, item: str, limits: DecodeLimits = DEFAULT_LIMITS) -> 
         orientation = _orientation(image)
         image.load()
         pixels = np.asarray(_turned(_small(image, limits.working_side), orientation))
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = "a picture that unfolds to far more"
+        raise UnreadableImageError(item, found, f"at most {limits.max_pixels} pixels", "Scale it down.") from error
+    except UnidentifiedImageError as error:
         raise UnreadableImageError(item, _reason(error), _EXPECTED, "Export the image again.") from error
     except _BROKEN as error:
         raise UnreadableImageError(item, _reason(error), _EXPECTED, "Copy the file again.") from error

@@ -77,7 +77,8 @@ def on_request(event: _Event, _context: object = None) -> dict[str, Any]:
 
 def _handle(parts: Parts, bucket: str, key: str) -> None:
     if bucket not in parts.settings.allowed_buckets:
-        raise FetchError(f"bucket {bucket}", "not listed", "an allowed bucket", "Add it to ALLOWED_BUCKETS.")
+        cure = "Add it to DERMLOOP_ML_ALLOWED_BUCKETS."
+        raise FetchError(f"bucket {bucket}", "not listed", "an allowed bucket", cure)
     outcome = analyse_object(parts.store, parts.service, bucket, key, parts.settings.max_bytes)
     _log.info("object %s", outcome.state.value)
 

@@ -110,7 +110,8 @@ def encode_job(job: Job) -> dict[str, Any]:
 
 def _object(body: Any, item: str) -> Mapping[str, Any]:
     if not isinstance(body, dict):
-        raise ProtocolError(item, type(body).__name__, "a JSON object", "Send Label Studio's request.")
+        found = "no JSON" if body is None else type(body).__name__
+        raise ProtocolError(item, found, "a JSON object", "Send Label Studio's request.")
     return body
 
 

@@ -81,6 +81,29 @@ def test_no_path_leads_out_of_the_root(tmp_path: Path, path: str) -> None:
         source(root).fetch(f"/data/local-files/?d={path}")
 
 
+class Uploads:
+    """Label Studio, to which every path is a file."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def fetch(self, path: str, max_bytes: int) -> bytes:
+        self.asked.append(path)
+        return PICTURE
+
+    def resolved(self, task_id: int, address: str, max_bytes: int) -> bytes | str:
+        return PICTURE
+
+
+@pytest.mark.parametrize("path", ["../../api/users", "1/../../../api/users", "%2e%2e/%2e%2e/api/users", "..", ""])
+def test_no_upload_leads_to_another_page_of_label_studio(tmp_path: Path, path: str) -> None:
+    uploads = Uploads()
+    with pytest.raises(FetchError, match="below the uploads"):
+        ImageSource(Reach(tmp_path), uploads).fetch(f"/data/upload/{path}")
+    assert ImageSource(Reach(tmp_path), uploads).fetch("/data/upload/1/a%20b.png") == PICTURE
+    assert uploads.asked == ["/data/upload/1/a%20b.png"]
+
+
 def test_an_allowed_host_is_read_and_its_redirects_are_followed(tmp_path: Path, port: int) -> None:
     allowed = source(tmp_path, f"127.0.0.1:{port}")
     for path in ("a.png", "moved"):

@@ -113,6 +113,12 @@ def test_a_body_without_a_picture_is_the_callers_fault(client: FlaskClient) -> N
     assert client.get("/nowhere").status_code == 404 and client.get("/predict").status_code == 405
 
 
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_of_another_kind_is_told_which_are_read(client: FlaskClient, kind: str) -> None:
+    answer = client.post("/predict", data=encoded(pixels(), "JPEG"), content_type=kind)
+    assert answer.status_code == 415 and "multipart/form-data" in answer.json["error"]
+
+
 def test_roles_open_their_own_doors_only(tmp_path: Path) -> None:
     bundle(tmp_path)
     given = {"tokens": f"reader:{READER},operator:{OPERATOR}", "host": "0.0.0.0"}
