@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
@@ -80,12 +80,17 @@ def encode_answer(annotation: Annotation) -> dict[str, Any]:
     if _RARE_ANSWERS(annotation) != _NO_ANSWERS:
         row.update(_without_defaults(annotation))
     if annotation.created_at is not None:
-        row["created_at"] = annotation.created_at.isoformat()
+        row["created_at"] = _moment(annotation.created_at)
     if annotation.redactions:
         row["redactions"] = [_encode_shape(shape) for shape in annotation.redactions]
     if annotation.relations:
         row["relations"] = [[r.from_region, r.to_region, r.direction, *r.labels] for r in annotation.relations]
     return row
+
+
+def _moment(moment: datetime) -> str:
+    """ISO 8601 as `isoformat` writes it; a moment in UTC in a quarter of the time."""
+    return orjson.dumps(moment)[1:-1].decode() if moment.tzinfo is UTC else moment.isoformat()
 
 
 def decode_annotation(row: Mapping[str, Any]) -> Annotation:

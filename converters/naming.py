@@ -36,16 +36,18 @@ class Names(StrEnum):
 def placed(items: Iterable[DatasetItem], names: Names) -> Iterator[Placed]:
     """The items under names whose stems are all different, whatever the system does with case; in the given order."""
     taken: set[str] = set()
+    by_content = names is Names.CONTENT
     for item in items:
-        image = _image(item.record)
-        name = _content_name(item) if names is Names.CONTENT else _safe(item.record.original_name or item.record.uri)
+        record = item.record
+        image = _image(record) if has_bytes(record.image_id) else None
+        name = _content_name(item) if by_content else _safe(record.original_name or record.uri)
         stem, dot, suffix = name.rpartition(".")
         key = _key(stem)
         if key in taken:
             stem = f"{stem}-{_digest(item)[:12]}"
             name, key = f"{stem}{dot}{suffix}", _key(stem)
         taken.add(key)
-        if names is Names.CONTENT:
+        if by_content:
             item = _anonymous(item)
         redactions = item.truth.redactions if image is not None else ()
         if redactions:
@@ -54,8 +56,6 @@ def placed(items: Iterable[DatasetItem], names: Names) -> Iterator[Placed]:
 
 
 def _image(record: ImageRecord) -> Path | None:
-    if not has_bytes(record.image_id):
-        return None
     path = Path(record.uri)
     return path if path.is_file() else None
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -16,7 +17,9 @@ from converters.pixels import exported
 
 _MARK = ".conversion"
 _OPEN_FILES = 16
+_OPEN_FOLDERS = 64
 _REMEMBERED = 64
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 @dataclass(slots=True)
@@ -26,31 +29,44 @@ class OutputFolder:
     target: Path
     draft: Path
     leftovers: Path
-    _folders: set[str] = field(default_factory=set)
-    _recent: dict[str, None] = field(default_factory=dict)
+    _folders: dict[str, int] = field(default_factory=dict)
+    _recent: set[str] = field(default_factory=set)
     _open: dict[str, IO[bytes]] = field(default_factory=dict)
 
     def add(self, piece: Piece) -> None:
-        """Append bytes to a file of the draft."""
-        if (stream := self._open.get(piece.path)) is not None:
-            stream.write(piece.content)
-            return
-        if piece.path not in self._recent:
-            self._remember(piece.path)
-            with open(self._place(piece.path), "ab", buffering=0) as once:  # noqa: PTH123 (ten thousands of files)
-                once.write(piece.content)
-            return
-        stream = open(self._place(piece.path), "ab", buffering=1 << 16)  # noqa: PTH123, SIM115
-        stream.write(piece.content)
+        """Append bytes to a file of the draft; one that soon gets more stays open from then on."""
+        path, content = piece.path, piece.content
+        if (stream := self._open.get(path)) is not None:
+            stream.write(content)
+        elif path in self._recent:
+            self._kept_open(path).write(content)
+        else:
+            if len(self._recent) >= _REMEMBERED:
+                self._recent.clear()
+            self._recent.add(path)
+            self._append(path, content)
+
+    def _append(self, path: str, content: bytes) -> None:
+        """Three system calls for a whole file: most targets are ten thousands of small ones."""
+        folder, _, name = path.rpartition("/")
+        place = self._folders[folder] if folder in self._folders else self._opened(folder)
+        try:
+            file = os.open(name, _APPEND, 0o666, dir_fd=place)
+            try:
+                while (written := os.write(file, content)) < len(content):
+                    content = content[written:]
+            finally:
+                os.close(file)
+        except OSError as error:
+            error.filename = f"{self.draft}/{path}"
+            raise
+
+    def _kept_open(self, path: str) -> IO[bytes]:
+        stream = Path(self._place(path)).open("ab", buffering=1 << 16)  # noqa: SIM115 (closed in turn)
         if len(self._open) >= _OPEN_FILES:
             self._open.pop(next(iter(self._open))).close()
-        self._open[piece.path] = stream
-
-    def _remember(self, path: str) -> None:
-        """A file that soon gets more stays open from then on; which files were written long ago is forgotten."""
-        self._recent[path] = None
-        if len(self._recent) > _REMEMBERED:
-            del self._recent[next(iter(self._recent))]
+        self._open[path] = stream
+        return stream
 
     def copy(self, picture: Picture) -> None:
         """Put an image into the draft: upright, without metadata, its redactions burned out.
@@ -72,6 +88,8 @@ class OutputFolder:
         """Flush what is still open, so that the draft can be read."""
         while self._open:
             self._open.popitem()[1].close()
+        while self._folders:
+            os.close(self._folders.popitem()[1])
 
     def finish(self) -> None:
         """Put the draft in the target's place."""
@@ -85,12 +103,20 @@ class OutputFolder:
     def _place(self, path: str) -> str:
         folder = path.rpartition("/")[0]
         if folder not in self._folders:
-            parts = PurePosixPath(path)
-            if parts.is_absolute() or ".." in parts.parts:
-                raise DatasetError("path in target", path, "a path inside the target", "Rename the image.")
-            (self.draft / folder).mkdir(parents=True, exist_ok=True)
-            self._folders.add(folder)
+            self._opened(folder)
         return f"{self.draft}/{path}"
+
+    def _opened(self, folder: str) -> int:
+        """Descriptor of a folder of the draft, made where it is new."""
+        parts = PurePosixPath(folder)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise DatasetError("path in target", folder, "a path inside the target", "Rename the image.")
+        place = self.draft / folder
+        place.mkdir(parents=True, exist_ok=True)
+        if len(self._folders) >= _OPEN_FOLDERS:
+            os.close(self._folders.pop(next(iter(self._folders))))
+        self._folders[folder] = found = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        return found
 
 
 @contextmanager
@@ -110,9 +136,9 @@ def open_output(target: Path, fingerprint: str) -> Iterator[OutputFolder]:
         (draft / _MARK).write_text(fingerprint)
         output = OutputFolder(target, draft, leftovers)
         try:
-            yield output
+            with closing(output):
+                yield output
         except Exception:
-            output.close()
             shutil.rmtree(draft, ignore_errors=True)
             shutil.rmtree(leftovers, ignore_errors=True)
             raise

@@ -141,11 +141,11 @@ def _categories(settings: WriteSettings) -> list[dict[str, Any]]:
 
 
 def _image_row(placed: Placed, number: int) -> dict[str, Any]:
-    record, size = placed.item.record, placed.item.record.size
-    row: dict[str, Any] = {"id": number, "file_name": placed.name, "width": size.width, "height": size.height}
+    name, record, size = placed.name, placed.item.record, placed.item.record.size
+    row: dict[str, Any] = {"id": number, "file_name": name, "width": size.width, "height": size.height}
     extra = {}
     facts = manifest.encode_facts(record)
-    if facts.get("original_name") == placed.name:
+    if facts.get("original_name") == name:
         del facts["original_name"]
     if facts:
         extra["record"] = facts

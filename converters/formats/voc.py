@@ -8,6 +8,7 @@ Source: the VOC 2012 development kit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
@@ -28,6 +29,7 @@ from converters.formats.contract import (
     ReadSettings,
     Shapes,
     WriteSettings,
+    piece,
 )
 from converters.formats.located import address_id, measured, require_size
 from converters.geometry import ImageSize, PixelBox
@@ -39,6 +41,13 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 
+_OBJECT = (
+    "  <object><name>%s</name><pose>Unspecified</pose><truncated>%d</truncated><difficult>0</difficult>"
+    "<bndbox><xmin>%.10g</xmin><ymin>%.10g</ymin><xmax>%.10g</xmax><ymax>%.10g</ymax></bndbox></object>\n"
+)
+_escaped = lru_cache(1024)(escape)
+
+
 def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
     """One XML file for each item, the images beside them, and a list of stems for each split.
 
@@ -48,8 +57,9 @@ def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | 
         objects = [_object(lesion, placed.item.record.size, settings.taxonomy) for lesion in placed.item.truth.lesions]
         if objects and not any(objects):
             continue
-        yield Piece(f"Annotations/{placed.stem}.xml", _xml(placed, "".join(objects)).encode())
-        yield Piece(f"ImageSets/Main/{placed.split}.txt", f"{placed.stem}\n".encode())
+        stem = placed.stem
+        yield piece(f"Annotations/{stem}.xml", _xml(placed, "".join(objects)).encode())
+        yield piece(f"ImageSets/Main/{placed.split}.txt", f"{stem}\n".encode())
         if placed.image is not None:
             yield Picture(f"JPEGImages/{placed.name}", placed)
     yield Piece("labelmap.txt", _label_map(settings.taxonomy).encode())
@@ -71,15 +81,11 @@ def _xml(placed: Placed, objects: str) -> str:
 
 def _object(lesion: Lesion, size: ImageSize, taxonomy: Taxonomy) -> str:
     box = lesion.box.clipped(size)
-    if lesion.diagnosis is None or box.area <= 0:
+    x0, y0, x1, y1 = box.x_min, box.y_min, box.x_max, box.y_max
+    if lesion.diagnosis is None or (x1 - x0) * (y1 - y0) <= 0:
         return ""
-    name = escape(taxonomy.resolve(lesion.diagnosis).code)
-    cut = int(box != lesion.box)
-    return (
-        f"  <object><name>{name}</name><pose>Unspecified</pose><truncated>{cut}</truncated><difficult>0</difficult>"
-        f"<bndbox><xmin>{box.x_min + 1:.10g}</xmin><ymin>{box.y_min + 1:.10g}</ymin><xmax>{box.x_max:.10g}</xmax>"
-        f"<ymax>{box.y_max:.10g}</ymax></bndbox></object>\n"
-    )
+    name = _escaped(taxonomy.resolve(lesion.diagnosis).code)
+    return _OBJECT % (name, box is not lesion.box, x0 + 1, y0 + 1, x1, y1)
 
 
 def read(source: Path, settings: ReadSettings) -> ReadResult:

@@ -28,6 +28,7 @@ from converters.formats.contract import (
     ReadSettings,
     Shapes,
     WriteSettings,
+    piece,
 )
 from converters.formats.located import address_id, measured
 from converters.formats.yolo_rows import Classes, Task, lesion_rows, parse_row
@@ -56,7 +57,7 @@ def write(items: Iterable[Placed], settings: WriteSettings, task: Task) -> Itera
             continue
         splits.add(placed.split)
         text = "\n".join(lines) + "\n" if lines else ""
-        yield Piece(f"labels/{placed.split}/{placed.stem}.txt", text.encode())
+        yield piece(f"labels/{placed.split}/{placed.stem}.txt", text.encode())
         if placed.image is not None:
             yield Picture(f"images/{placed.split}/{placed.name}", placed)
     yield Piece(DATA, _data(splits or {Split.TRAIN.value}, settings, task).encode())

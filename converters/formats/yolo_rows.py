@@ -26,6 +26,7 @@ from converters.geometry import (
 from converters.raster import clipped_ring, corners, joined, mask_to_polygons, region, turned_box
 from converters.taxonomy import Diagnosis, Taxonomy
 
+_BOX_ROW = "%d %.9g %.9g %.9g %.9g"
 _SLACK = 1e-4
 """Share of a side by which rounding may push a coordinate out of the image."""
 
@@ -82,7 +83,7 @@ def _box_rows(number: int, box: PixelBox, size: ImageSize) -> list[str]:
     x0, y0, x1, y1 = box.x_min, box.y_min, box.x_max, box.y_max
     if x1 <= x0 or y1 <= y0:
         return []
-    return [f"{number} {(x0 + x1) / (2 * w):.9g} {(y0 + y1) / (2 * h):.9g} {(x1 - x0) / w:.9g} {(y1 - y0) / h:.9g}"]
+    return [_BOX_ROW % (number, (x0 + x1) / (2 * w), (y0 + y1) / (2 * h), (x1 - x0) / w, (y1 - y0) / h)]
 
 
 def _points_row(number: int, points: Sequence[Point], size: ImageSize) -> str:

@@ -201,6 +201,12 @@ def test_a_line_that_is_no_json_names_its_place() -> None:
         manifest.decode_record([])  # type: ignore[arg-type]
 
 
+@given(st.datetimes(timezones=st.none() | st.just(UTC) | st.timezones()))
+def test_moments_are_written_as_iso_8601_says(moment: datetime) -> None:
+    answer = replace(an_answer(), created_at=moment)
+    assert manifest.encode_answer(answer)["created_at"] == moment.isoformat()
+
+
 def test_only_gives_the_items_of_one_split() -> None:
     items = [replace(an_item(f"{n}.jpg"), split=split) for n, split in enumerate(Split)]
     assert Dataset(a_dataset().taxonomy, tuple(items)).only(Split.VAL) == (items[1],)
