@@ -11,7 +11,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ml_backend.errors import SettingsError
 from ml_backend.remote_folders import split_address
+from telemetry.settings import malformed
 
+_PREFIX = "DERMLOOP_ML_"
 _SECRET_LENGTH = 16
 _List = Annotated[tuple[str, ...], NoDecode]
 _Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
@@ -23,7 +25,7 @@ class Settings(BaseSettings):
     Lists are separated by commas. `open_mode` is true where nobody has to log in, which is accepted on loopback only.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DERMLOOP_ML_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
     home: Path = Field(Path(".dermloop"), description="folder of the local stack")
     models: Path | None = Field(None, description="folder of bundles; <home>/models by default")
@@ -101,9 +103,7 @@ def read_settings(**given: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = f"DERMLOOP_ML_{'_'.join(str(part) for part in first['loc'])}".upper()
-        raise SettingsError(name, "a malformed value", first["msg"], "Correct it.") from None
+        raise SettingsError(*malformed(error, _PREFIX)) from None
     return _checked(settings)
 
 

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from converters.label_studio import heatmap_links
 from review_workflow.errors import SettingsError
+from telemetry.settings import malformed
 
 PREFIX = "DERMLOOP_REVIEW_"
 
@@ -70,9 +71,7 @@ def read(**overrides: object) -> ReviewSettings:
     try:
         return ReviewSettings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(name, first.get("input"), str(first["msg"]), "Correct the variable.") from error
+        raise SettingsError(*malformed(error, PREFIX)) from None
 
 
 def require(settings: ReviewSettings, *names: str) -> None:

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from telemetry.errors import TelemetryError
 
 _PREFIX = "DERMLOOP_"
+_SECRET = ("TOKEN", "SECRET", "PASSWORD", "URL")
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder in which the processes of one server share their counts; prometheus-client's own variable."""
 
@@ -47,6 +48,12 @@ def read() -> TelemetrySettings:
     try:
         return TelemetrySettings()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = _PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise TelemetryError(name, first.get("input"), str(first["msg"]), "Correct the variable.") from None
+        raise TelemetryError(*malformed(error, _PREFIX)) from None
+
+
+def malformed(error: ValidationError, prefix: str) -> tuple[str, str, str, str]:
+    """The four parts of the sentence on the first malformed variable; one that may hold a secret is not quoted."""
+    first = error.errors(include_url=False)[0]
+    name = prefix + "_".join(str(part) for part in first["loc"]).upper()
+    value = "a malformed value" if any(word in name for word in _SECRET) else str(first.get("input"))
+    return name, value, str(first["msg"]), "Correct the variable."

@@ -6,12 +6,15 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dermloop.errors import AwsError
+from telemetry.settings import malformed
+
+_PREFIX = "DERMLOOP_AWS_"
 
 
 class AwsSettings(BaseSettings):
     """Settings of the commands for AWS; each has an environment variable `DERMLOOP_AWS_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="DERMLOOP_AWS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
     stack: str = Field("dermloop", pattern=r"^[a-z][a-z0-9-]{0,30}$", description="name of the stack")
     poll_seconds: float = Field(5.0, gt=0, description="pause between two looks at something that goes on")
@@ -31,6 +34,4 @@ def read_settings() -> AwsSettings:
     try:
         return AwsSettings()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = f"DERMLOOP_AWS_{'_'.join(str(part) for part in first['loc'])}".upper()
-        raise AwsError(name, repr(first.get("input")), str(first["msg"]), "Correct it.") from None
+        raise AwsError(*malformed(error, _PREFIX)) from None

@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 
-from converters.errors import DatasetError
+from converters.errors import DatasetError, DesignedError
+from dermloop.aws.settings import read_settings as read_aws
+from ml_backend.settings import read_settings as read_serving
+from review_workflow.settings import read as read_review
 from telemetry import logs, request_id
-from telemetry.errors import TelemetryError
-from telemetry.settings import LogFormat, TelemetrySettings, read
+from telemetry.settings import LogFormat, TelemetrySettings, malformed, read
 
 SECRETS = [
     ("Authorization: Token 0123456789abcdef0123456789abcdef01234567", "0123456789abcdef"),
@@ -108,7 +112,28 @@ def test_an_id_that_does_not_fit_is_replaced(given_id: str) -> None:
     assert request_id.accepted("request-1234") == "request-1234"
 
 
-def test_a_malformed_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DERMLOOP_LOG_FORMAT", "yaml")
-    with pytest.raises(TelemetryError, match="DERMLOOP_LOG_FORMAT: got 'yaml'"):
+@pytest.mark.parametrize(
+    ("name", "value", "sentence", "read"),
+    [
+        ("DERMLOOP_LOG_FORMAT", "yaml", r"DERMLOOP_LOG_FORMAT: got 'yaml'; expected Input should be 'text' or", read),
+        ("DERMLOOP_ML_PORT", "high", r"DERMLOOP_ML_PORT: got 'high'; .* Correct the variable", read_serving),
+        ("DERMLOOP_REVIEW_SYNC_SECONDS", "often", "DERMLOOP_REVIEW_SYNC_SECONDS: got 'often'", read_review),
+        ("DERMLOOP_AWS_TRAINING_HOURS", "-1", "DERMLOOP_AWS_TRAINING_HOURS: -1; expected", read_aws),
+    ],
+)
+def test_a_malformed_setting_is_named(
+    name: str, value: str, sentence: str, read: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(DesignedError, match=sentence):
         read()
+
+
+def test_a_malformed_setting_that_may_hold_a_secret_is_not_quoted() -> None:
+    class Own(BaseSettings):
+        database_url: int
+
+    with pytest.raises(ValidationError) as raised:
+        Own(database_url="postgresql://anna:open-sesame@db")  # type: ignore[arg-type]
+    parts = malformed(raised.value, "OWN_")
+    assert parts[:2] == ("OWN_DATABASE_URL", "a malformed value") and "open-sesame" not in str(parts)
