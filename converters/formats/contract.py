@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import TypeAlias
 
 from converters.annotation import Shape
 from converters.dataset import DatasetItem, Split
+from converters.errors import DatasetError
 from converters.geometry import ImageSize
 from converters.label_studio.policy import ExportPolicy
 from converters.report import Entry
@@ -48,6 +50,7 @@ class WriteSettings:
 
     `keypoints` are the names of all points in the dataset, in the order of their columns. `prefix` goes before every
     image path in formats that hold addresses. `crop_padding` and `crop_jitter` are shares of a lesion box's sides.
+    Raises DatasetError for shares below 0, for no copy, and for several copies without a jitter, which would be equal.
     """
 
     taxonomy: Taxonomy
@@ -57,6 +60,16 @@ class WriteSettings:
     crop_padding: float = 0.1
     crop_jitter: float = 0.0
     crop_copies: int = 1
+
+    def __post_init__(self) -> None:
+        for name, share in (("crop padding", self.crop_padding), ("crop jitter", self.crop_jitter)):
+            if not 0 <= share < math.inf:
+                raise DatasetError(name, share, "a share of the box's sides, 0 or more", "Correct the option.")
+        if self.crop_copies < 1:
+            raise DatasetError("crop copies", self.crop_copies, "one or more", "Correct the option.")
+        if self.crop_copies > 1 and not self.crop_jitter:
+            expected = "one crop of a lesion, or a jitter that makes its crops differ"
+            raise DatasetError("crop copies", self.crop_copies, expected, "Add --crop-jitter.")
 
 
 _UNSPLIT = Split.TRAIN.value

@@ -1,11 +1,11 @@
 """Pictures sorted into a folder for each class: whole images (YOLO classify), or one crop for each lesion.
 
-Crops keep an index, `crops.csv`, with the lesion's box in the whole image, so that they can be read back.
+Crops keep an index, `crops.csv`, with the lesion's box in the whole image, so that they can be read back; the cells of
+the box are empty where the diagnosis is for the whole picture.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ import numpy as np
 
 from converters.annotation import Annotation, Finding, ImageRecord, Lesion
 from converters.dataset import DatasetItem, Split
-from converters.errors import AnnotationError, ConversionError, DatasetError, ImageError
+from converters.errors import AnnotationError, ConversionError, ImageError
 from converters.formats.contract import (
     Carries,
     Format,
@@ -27,6 +27,7 @@ from converters.formats.contract import (
     Shapes,
     WriteSettings,
 )
+from converters.formats.index_table import read_table, table_line
 from converters.formats.located import address_id, measured
 from converters.formats.metadata_csv import WHOLE_IMAGE
 from converters.geometry import ImageSize, PixelBox
@@ -43,7 +44,7 @@ def write_crops(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Pi
 
     The shift depends on the image and the lesion only. Raises ImageError for an image whose bytes are not at hand.
     """
-    yield Piece(INDEX, _line(_COLUMNS))
+    yield Piece(INDEX, table_line(_COLUMNS))
     for placed in items:
         if placed.image is None:
             raise ImageError(placed.name, placed.item.record.uri, "image bytes", "Name their folder with --images.")
@@ -56,10 +57,11 @@ def write_crops(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Pi
             for copy in range(settings.crop_copies):
                 path = f"{placed.split}/{lesion.diagnosis}/{placed.stem}-{number}-{copy}.jpg"
                 yield Piece(path, crop(picture, _shifted(box, placed, number, copy, settings)))
-                edges = (repr(box.x_min), repr(box.y_min), repr(box.x_max), repr(box.y_max))
+                whole = WHOLE_IMAGE in lesion.attributes
+                edges = ("",) * 4 if whole else (repr(box.x_min), repr(box.y_min), repr(box.x_max), repr(box.y_max))
                 split = placed.item.split.value if placed.item.split else ""
                 row = (path, placed.name, lesion.diagnosis, *edges, split, size.width, size.height)
-                yield Piece(INDEX, _line(row))
+                yield Piece(INDEX, table_line(row))
 
 
 def _shifted(box: PixelBox, placed: Placed, number: int, copy: int, settings: WriteSettings) -> PixelBox:
@@ -74,10 +76,7 @@ def _shifted(box: PixelBox, placed: Placed, number: int, copy: int, settings: Wr
 def read_crops(source: Path, settings: ReadSettings) -> ReadResult:
     """One item for each image whose lesions were cut out; its address is its name, its bytes are not at hand."""
     path = source / INDEX if source.is_dir() else source
-    grouped: dict[str, list[Mapping[str, str]]] = {}
-    for row in _rows(path):
-        grouped.setdefault(row["image"], []).append(row)
-    for name, rows in grouped.items():
+    for name, rows in read_table(path, _COLUMNS).items():
         try:
             yield _cut_item(name, rows, path, settings)
         except ConversionError as error:
@@ -87,32 +86,31 @@ def read_crops(source: Path, settings: ReadSettings) -> ReadResult:
 
 
 def _cut_item(name: str, rows: Iterable[Mapping[str, str]], path: Path, settings: ReadSettings) -> DatasetItem:
-    found: dict[tuple[float, ...], Lesion] = {}
+    found: dict[tuple[int, PixelBox], Lesion] = {}
     size, split = ImageSize(1, 1), ""
     for row in rows:
         if not (path.parent / row["crop"]).is_file():
             raise ImageError(f"{path}, {name}", row["crop"], "the crop's file", "Restore it.")
         diagnosis = settings.taxonomy.resolve(row["dx"], f"{path}, {name}")
-        edges = [float(row[edge]) for edge in ("x_min", "y_min", "x_max", "y_max")]
         size, split = ImageSize(int(row["width"]), int(row["height"])), row["split"]
-        box = PixelBox(*edges)
-        if box.clipped(size) != box or box.area <= 0:
-            raise AnnotationError(f"{path}, {name}", edges, f"a box inside {size.width}×{size.height}", "Restore it.")
-        found[(diagnosis.id, *edges)] = Lesion(box, diagnosis.code, diagnosis.severity.value)
+        box = _box(row, size, f"{path}, {name}")
+        attributes = () if box else (WHOLE_IMAGE,)
+        box = box or PixelBox(0, 0, size.width, size.height)
+        found[diagnosis.id, box] = Lesion(box, diagnosis.code, diagnosis.severity.value, attributes=attributes)
     record = ImageRecord(address_id(name), name, size, original_name=name)
     truth = Annotation(record.image_id, Finding.LESIONS, tuple(found.values()), author="crops")
     return DatasetItem(record, truth, Split(split) if split in tuple(Split) else None)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(str(path), str(error), "a readable table", "Name the exported folder.") from error
-    for number, row in enumerate(rows, 2):
-        if set(row) != set(_COLUMNS) or any(not isinstance(value, str) for value in row.values()):
-            raise DatasetError(f"{path}, line {number}", str(row)[:80], f"columns {','.join(_COLUMNS)}", "Restore it.")
-    return rows
+def _box(row: Mapping[str, str], size: ImageSize, item: str) -> PixelBox | None:
+    """The box that was cut out, or None where the diagnosis is for the whole picture."""
+    cells = [row[edge] for edge in ("x_min", "y_min", "x_max", "y_max")]
+    if not any(cells):
+        return None
+    box = PixelBox(*(float(cell) for cell in cells))
+    if box.clipped(size) != box or box.area <= 0:
+        raise AnnotationError(item, cells, f"a box inside {size.width}×{size.height}", "Restore it.")
+    return box
 
 
 def write_classify(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
@@ -149,12 +147,6 @@ def _sniff_classify(source: Path) -> bool:
     train = source / Split.TRAIN.value
     folders = [path for path in train.glob("*") if path.is_dir()] if train.is_dir() else []
     return bool(folders) and not (source / INDEX).is_file() and not any(train.glob("*.*"))
-
-
-def _line(cells: Iterable[object]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue().encode()
 
 
 CROPS = Format(

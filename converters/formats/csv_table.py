@@ -6,8 +6,6 @@ and PAD-UFES-20 folders that carry a `metadata.csv`.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from converters.formats.contract import (
     Shapes,
     WriteSettings,
 )
+from converters.formats.index_table import table_line
 from converters.formats.located import address_id, measured
 from converters.formats.metadata_csv import WHOLE_IMAGE, MetadataRow, MetadataTable, TableIssue, read_rows
 from converters.label_studio.addresses import ImageFolder, parse_address
@@ -46,14 +45,14 @@ _CONFIRMATIONS = {
 
 def write(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
     """`metadata.csv` and the images beside it; an image without lesion has a row that states its finding."""
-    yield Piece(TABLE, _line(COLUMNS))
+    yield Piece(TABLE, table_line(COLUMNS))
     for placed in items:
         lesions = placed.item.truth.lesions
         rows = [cells for lesion in lesions if (cells := _cells(placed, lesion, settings))]
         if lesions and not rows:
             continue
         for cells in rows or [_cells(placed, None, settings)]:
-            yield Piece(TABLE, _line(cells))
+            yield Piece(TABLE, table_line(cells))
         if placed.image is not None:
             yield Picture(f"images/{placed.name}", placed)
 
@@ -72,16 +71,10 @@ def _cells(placed: Placed, lesion: Lesion | None, settings: WriteSettings) -> li
     confirmation = _CONFIRMATIONS.get(record.confirmation, record.confirmation.value)
     image = f"{settings.prefix}images/{placed.name}"
     facts = (record.age, record.sex, record.site, record.skin_type, record.lesion_id, record.patient_id)
-    rest = (record.device, record.source, record.consent, record.synthetic or None)
+    consent = None if record.consent is None else str(record.consent).lower()
+    rest = (record.device, record.source, consent, "true" if record.synthetic else None)
     size = (record.size.width, record.size.height)
     return [image, split.value if split else "", finding, code, *box, *size, confirmation, *facts, *rest]
-
-
-def _line(cells: Iterable[object]) -> bytes:
-    buffer = io.StringIO()
-    texts = ("" if cell is None else str(cell).lower() if isinstance(cell, bool) else cell for cell in cells)
-    csv.writer(buffer, lineterminator="\n").writerow(texts)
-    return buffer.getvalue().encode()
 
 
 def read(source: Path, settings: ReadSettings) -> ReadResult:

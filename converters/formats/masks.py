@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from converters.annotation import Annotation, Finding, ImageRecord, Lesion
 from converters.dataset import DatasetItem, Split
-from converters.errors import AnnotationError, ConversionError, DatasetError, ImageError
+from converters.errors import AnnotationError, ConversionError, ImageError
 from converters.formats.contract import (
     Carries,
     Format,
@@ -26,6 +25,7 @@ from converters.formats.contract import (
     Shapes,
     WriteSettings,
 )
+from converters.formats.index_table import read_table, table_line
 from converters.formats.located import address_id, measured
 from converters.geometry import ImageSize, RleMask
 from converters.images import opened
@@ -42,7 +42,7 @@ _COLUMNS = ("image", "mask", "dx", "split", "width", "height")
 
 def write_masks(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
     """`masks/<stem>-<number>.png` for each lesion, and `masks.csv` that says which is whose."""
-    yield Piece(INDEX, _line(_COLUMNS))
+    yield Piece(INDEX, table_line(_COLUMNS))
     for placed in items:
         size, written = placed.item.record.size, 0
         for lesion in placed.item.truth.lesions:
@@ -63,7 +63,7 @@ def write_masks(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Pi
 
 def write_index(items: Iterable[Placed], settings: WriteSettings) -> Iterator[Piece | Picture]:
     """`masks/<stem>.png` for each image: 0 is skin, id + 1 a class; the more urgent of two regions shows."""
-    yield Piece(INDEX_MASKS, _line(_COLUMNS))
+    yield Piece(INDEX_MASKS, table_line(_COLUMNS))
     for placed in items:
         path, found = f"masks/{placed.stem}.png", class_map(placed.item, settings.taxonomy)
         if placed.item.truth.lesions and not found.any():
@@ -118,17 +118,14 @@ def masked(mask: RleMask, code: str, taxonomy: Taxonomy) -> Lesion:
 
 def read_masks(source: Path, settings: ReadSettings) -> ReadResult:
     """One item for each image of `masks.csv`."""
-    rows = _rows(source / INDEX if source.is_dir() else source)
-    grouped: dict[str, list[Mapping[str, str]]] = {}
-    for row in rows:
-        grouped.setdefault(row["image"], []).append(row)
+    grouped = read_table(source / INDEX if source.is_dir() else source, _COLUMNS)
     yield from _items(source, grouped, settings, _lesion_masks)
 
 
 def read_index(source: Path, settings: ReadSettings) -> ReadResult:
     """One item for each image of `index_masks.csv`."""
-    rows = _rows(source / INDEX_MASKS if source.is_dir() else source)
-    yield from _items(source, {row["image"]: [row] for row in rows}, settings, _index_mask)
+    grouped = read_table(source / INDEX_MASKS if source.is_dir() else source, _COLUMNS)
+    yield from _items(source, grouped, settings, _index_mask)
 
 
 def _items(
@@ -172,7 +169,12 @@ def _lesion_masks(
 def _index_mask(
     root: Path, rows: Iterable[Mapping[str, str]], size: ImageSize, taxonomy: Taxonomy
 ) -> tuple[Lesion, ...]:
-    path = root / next(iter(rows))["mask"]
+    (row, *others) = rows
+    if others:
+        raise AnnotationError(
+            row["image"], f"{len(others) + 1} rows", "one index mask for an image", "Restore the table."
+        )
+    path = root / row["mask"]
     values = read_values(path)
     _require(ImageSize(values.shape[1], values.shape[0]), size, path.name)
     return lesions_of(values, taxonomy, path.name)
@@ -195,27 +197,9 @@ def _require(found: ImageSize, size: ImageSize, item: str) -> None:
         raise ImageError(item, found, f"{size}, the image's size", "Export the masks again.")
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(str(path), str(error), "a readable table", "Name the exported folder.") from error
-    rows = list(csv.DictReader(io.StringIO(text)))
-    for number, row in enumerate(rows, 2):
-        if set(row) != set(_COLUMNS) or any(not isinstance(value, str) for value in row.values()) or not row["image"]:
-            raise DatasetError(f"{path}, line {number}", str(row)[:80], f"columns {','.join(_COLUMNS)}", "Restore it.")
-    return rows
-
-
 def _row(placed: Placed, mask: str, code: str) -> bytes:
     size, split = placed.item.record.size, placed.item.split
-    return _line((f"images/{placed.name}", mask, code, split.value if split else "", size.width, size.height))
-
-
-def _line(cells: Iterable[object]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue().encode()
+    return table_line((f"images/{placed.name}", mask, code, split.value if split else "", size.width, size.height))
 
 
 MASKS = Format(

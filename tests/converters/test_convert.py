@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from converters import duplicates, storage
 from converters.annotation import Finding
 from converters.cli import app
-from converters.convert import LossError, Request, convert
+from converters.convert import LossError, Request, convert, read_all
 from converters.dataset import DatasetItem, Split
 from converters.errors import DatasetError
 from converters.formats.contract import ReadSettings, WriteSettings
@@ -348,3 +348,26 @@ def test_a_diagnosis_for_the_whole_picture_does_not_become_a_box(tmp_path: Path)
     for name in ("label-studio", "csv", "crops", "yolo-classify", "ground-truth-classes"):
         assert converted((item,), find(name), tmp_path / name).failures == ()
     assert ",mel,,,,,100,80" in (tmp_path / "csv" / "metadata.csv").read_text()
+
+
+def test_a_diagnosis_for_the_whole_picture_comes_back_from_its_crop_without_a_box(tmp_path: Path) -> None:
+    whole = a_lesion("mel", PixelBox(0, 0, 100, 80), attributes=(WHOLE_IMAGE,))
+    items = with_bytes((replace(an_item(), truth=an_answer(whole)),), tmp_path / "in")
+    assert converted(items, find("crops"), tmp_path / "crops").failures == ()
+    (item,), _ = read_all(tmp_path / "crops", find("crops"), ReadSettings(TAXONOMY))
+    assert item.truth.lesions[0].attributes == (WHOLE_IMAGE,)
+
+
+@pytest.mark.parametrize("option", [("--crop-copies", 0), ("--crop-copies", 2), ("--crop-padding", -1)])
+def test_crops_that_make_no_sense_are_refused_before_any_work(tmp_path: Path, option: tuple[str, int]) -> None:
+    path = an_export(tmp_path, a_task(an_annotation(a_region())))
+    failed = run("convert", path, tmp_path / "out", "--to", "crops", *option)
+    assert failed.exit_code == 1 and "crop " in failed.stderr and not (tmp_path / "out").exists()
+
+
+def test_two_index_masks_of_one_image_are_refused(tmp_path: Path) -> None:
+    converted(with_bytes((an_item(),), tmp_path / "in"), find("masks-index"), tmp_path / "out")
+    table = tmp_path / "out" / "index_masks.csv"
+    table.write_text(table.read_text() + table.read_text().splitlines()[1] + "\n")
+    items, (entry,) = read_all(tmp_path / "out", find("masks-index"), ReadSettings(TAXONOMY))
+    assert items == () and "one index mask" in entry.reason
