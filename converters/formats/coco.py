@@ -7,9 +7,10 @@ category of its own from 1001 on. What COCO has no word for stands under a `derm
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import IO, Any
 
 import orjson
@@ -28,7 +29,7 @@ from converters.formats.contract import (
     Shapes,
     WriteSettings,
 )
-from converters.geometry import ImageSize, PixelBox, Polygon, RleMask, RotatedBox
+from converters.geometry import Ellipse, ImageSize, PixelBox, Polygon, RleMask, RotatedBox
 from converters.label_studio import controls
 from converters.raster import shape_to_mask
 
@@ -41,25 +42,19 @@ _MANUAL = Origin.MANUAL
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows of one list of a file, turned into bytes many at a time."""
+    """Rows of one list of a file, turned into bytes many at a time: `count` were added, the last of them wait."""
 
     count: int = 0
-    _waiting: list[Mapping[str, Any]] = field(default_factory=list)
+    waiting: list[Mapping[str, Any]] = field(default_factory=list)
     _begun: bool = False
-
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Append rows; whether so many wait that they should be taken."""
-        self.count += len(rows)
-        self._waiting += rows
-        return len(self._waiting) >= _BATCH
 
     def take(self) -> bytes:
         """What waits, as it follows what was taken before."""
-        if not self._waiting:
+        if not self.waiting:
             return b""
-        content = (b",\n" if self._begun else b"") + orjson.dumps(self._waiting)[1:-1]
+        content = (b",\n" if self._begun else b"") + orjson.dumps(self.waiting)[1:-1]
         self._begun = True
-        self._waiting.clear()
+        self.waiting.clear()
         return content
 
 
@@ -79,11 +74,16 @@ class _File:
 
     def add(self, placed: Placed, categories: _Categories) -> bool:
         """Append an item; whether annotations should be taken."""
-        image, first, size = self.images.count + 1, self.annotations.count + 1, placed.item.record.size
-        if self.images.add([_image_row(placed, image)]):
-            self.spooled.write(self.images.take())
-        lesions = enumerate(placed.item.truth.lesions, first)
-        return self.annotations.add([_annotation_row(lesion, size, n, image, categories) for n, lesion in lesions])
+        images, annotations, item = self.images, self.annotations, placed.item
+        images.count = image = images.count + 1
+        images.waiting.append(_image_row(placed, image))
+        if len(images.waiting) >= _BATCH:
+            self.spooled.write(images.take())
+        size, number = item.record.size, annotations.count
+        for number, lesion in enumerate(item.truth.lesions, number + 1):
+            annotations.waiting.append(_annotation_row(lesion, size, number, image, categories))
+        annotations.count = number
+        return len(annotations.waiting) >= _BATCH
 
     def rest(self) -> Iterator[Piece]:
         """What is left when all items have been added."""
@@ -182,16 +182,23 @@ def _annotation_row(
         row["score"] = lesion.score
     if lesion.keypoints and categories.keypoints:
         row["keypoints"], row["num_keypoints"] = _keypoints(lesion, categories.keypoints), len(lesion.keypoints)
-    if extra := _extra(lesion, shape):
+    extra: dict[str, Any] = {"box": True} if shape is None else {}
+    if lesion.region_id is not None:
+        extra["region_id"] = lesion.region_id
+    if _RARE(lesion) != _USUAL or shape is not None:
+        extra |= _rare(lesion, shape)
+    if extra:
         row[EXTRA] = extra
     return row
 
 
-def _extra(lesion: Lesion, shape: Shape | None) -> dict[str, Any]:
-    """What COCO has no word for; nothing for an outline without any."""
-    extra: dict[str, Any] = {"box": True} if shape is None else {}
-    if lesion.region_id is not None:
-        extra["region_id"] = lesion.region_id
+_RARE = attrgetter("origin", "probabilities", "attributes")
+_USUAL = (_MANUAL, (), ())
+
+
+def _rare(lesion: Lesion, shape: Shape | None) -> dict[str, Any]:
+    """What COCO has no word for, and most lesions do not have."""
+    extra: dict[str, Any] = {}
     if lesion.origin is not _MANUAL:
         extra["origin"] = lesion.origin.value
     if lesion.probabilities:
@@ -206,9 +213,11 @@ def _extra(lesion: Lesion, shape: Shape | None) -> dict[str, Any]:
 def _area(shape: object, box: PixelBox, size: ImageSize) -> float:
     if isinstance(shape, RleMask):
         return shape.area()
+    if isinstance(shape, Ellipse):
+        return shape.outline().area()
     if isinstance(shape, Polygon):
         return int(shape_to_mask(shape, size).sum()) if shape.holes else shape.area()
-    return box.area
+    return shape.width * shape.height if isinstance(shape, RotatedBox) else box.area
 
 
 def _keypoints(lesion: Lesion, names: Iterable[str]) -> list[float]:

@@ -17,7 +17,7 @@ from converters.convert import read_all
 from converters.dataset import DatasetItem, Split
 from converters.formats.contract import ReadSettings
 from converters.formats.table import find
-from converters.geometry import PixelBox, Polygon, RleMask, RotatedBox
+from converters.geometry import Ellipse, PixelBox, Polygon, RleMask, RotatedBox
 from converters.raster import shape_to_mask
 
 BOXES = {"0": PixelBox(10, 20, 30, 60), "1": PixelBox(0, 0, 100, 80), "2": PixelBox(5.5, 6.25, 50.5, 70)}
@@ -48,6 +48,7 @@ def test_pycocotools_loads_and_measures_boxes_outlines_and_holes(
         Polygon(((10.0, 10.0), (60.0, 12.0), (40.0, 70.0))),
         RleMask.from_array(ring),
         RotatedBox(50, 40, 30, 20, 25),
+        Ellipse(50, 40, 30, 15, 20),
     )
     lesions = tuple(a_lesion("mel", shape.envelope() or BOXES["0"], shape=shape) for shape in shapes)
     converted((replace(items[0], truth=an_answer(*lesions)),), find("coco"), tmp_path / "out")
@@ -56,6 +57,7 @@ def test_pycocotools_loads_and_measures_boxes_outlines_and_holes(
         drawn = shape_to_mask(shape, items[0].record.size)
         theirs = coco.annToMask(row).astype(bool)
         assert np.logical_xor(drawn, theirs).sum() <= 0.06 * drawn.sum()
+        assert row["area"] == pytest.approx(theirs.sum(), rel=0.06)
         if isinstance(shape, RleMask):
             assert np.array_equal(drawn, theirs)
     assert [row["name"] for row in coco.loadCats(coco.getCatIds())][:7] == list(TAXONOMY.codes)
