@@ -233,7 +233,8 @@ def _measured(
             rule.metric, measure.part, all(ok for ok, _ in bounds), _sentence(rule.metric, value, bounds), value
         )
     worst = _worst_difference(measure, table, other, mask, policy)
-    bounds.append((worst >= -rule.margin, f"{worst:+.3f} against the champion, at least {-rule.margin:+.3f} passes"))
+    sure = f"{worst:+.3f} against the champion with {policy.confidence:.0%} confidence"
+    bounds.append((worst >= -rule.margin, f"{sure}, at least {-rule.margin:+.3f} passes"))
     reason = _sentence(rule.metric, value, bounds)
     passed = all(ok for ok, _ in bounds)
     return Check(rule.metric, measure.part, passed, reason, value, measure.value(other, mask), worst)

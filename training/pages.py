@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from converters.dataset import DatasetVersion, Split
 from ml_backend.bundle import ClassifierSpec, ModelBundle
-from training import charts, comparison, curves, pictures
+from training import charts, comparison, curves, metrics, pictures
 from training.cases import CaseTable
 from training.comparison import Difference
 from training.gate import GateDecision
@@ -91,7 +92,9 @@ def html_report(
         rows=rows,
         charts=tuple(_charts(table, champion.table() if champion else None, report)),
         classes=curves.class_table(table) if report.has_classifier else (),
+        names={diagnosis.code: diagnosis.name for diagnosis in bundle.taxonomy.diagnoses},
         thresholds=curves.threshold_table(table) if report.has_classifier else (),
+        flagged=metrics.share(table.flagged, np.ones(len(table.readings))),
         coverage=_coverage(spec, table),
         raw_error=curves.uncalibrated_error(table, spec.temperature) if spec else math.nan,
         sliced=list(dict.fromkeys(part.metric.name for part in report.slices)),
@@ -122,6 +125,7 @@ def _template(name: str) -> jinja2.Template:
         loader=folder, autoescape=name.endswith(".html"), undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.filters["figure"] = _figure
+    environment.filters["milliseconds"] = lambda value: "–" if math.isnan(value) else f"{value:.0f}"
     environment.filters["percent"] = lambda value: "–" if math.isnan(value) else f"{value:.0%}"
     environment.filters["signed"] = lambda value: "–" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
     environment.globals["words"] = wording
@@ -144,8 +148,8 @@ def _slice_rows(report: EvaluationReport) -> Iterator[SliceRow]:
     found: dict[tuple[str, str], dict[str, SliceMetric]] = {}
     for part in report.slices:
         found.setdefault((part.attribute, part.value), {})[part.metric.name] = part
-    for (attribute, value), metrics in found.items():
-        yield SliceRow(attribute, value, metrics)
+    for (attribute, value), figures in found.items():
+        yield SliceRow(attribute, value, figures)
 
 
 def _charts(table: CaseTable, champion: CaseTable | None, report: EvaluationReport) -> Iterator[Chart]:
@@ -165,7 +169,7 @@ def _charts(table: CaseTable, champion: CaseTable | None, report: EvaluationRepo
         yield Chart("Reliability", "On the dashed line certainty is what it says.", drawn)
         found = [(name, curves.abstention(cases)) for name, cases in both]
         drawn = charts.line_chart(found, "share answered", "accuracy of the answers")
-        yield Chart("Abstention", "Accuracy when the least certain lesions go to a person.", drawn)
+        yield Chart("Abstention", "Accuracy when unsure readings go to a person.", drawn)
 
 
 def _coverage(spec: ClassifierSpec | None, table: CaseTable) -> curves.Coverage | None:

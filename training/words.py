@@ -17,13 +17,15 @@ class Wording:
 
 _KNOWN: Mapping[str, Wording] = {
     "map50": Wording("Detection (mAP50)", "Precision over all recalls; a box counts from half overlap.", False),
-    "map50_95": Wording("Detection, exact boxes (mAP50-95)", "The same, averaged over stricter overlaps.", False),
+    "map50_95": Wording(
+        "Detection, exact boxes (mAP50-95)", "Precision over all recalls, stricter overlaps.", False
+    ),
     "detection_sensitivity": Wording("Lesions found", "Share of true lesions under a box that is shown to annotators."),
     "false_positives_per_image": Wording("False alarms", "Boxes on no lesion, for each picture.", False),
     "dice": Wording("Outlines (Dice)", "Overlap of drawn and true outlines, averaged over pictures.", False),
-    "outline_iou": Wording("Outlines (IoU)", "The same overlap, counted more strictly.", False),
-    "accuracy": Wording("Accuracy", "Share of lesions whose first reading is right."),
-    "balanced_accuracy": Wording("Balanced accuracy", "The same, each class counting alike."),
+    "outline_iou": Wording("Outlines (IoU)", "Shared area over the area of both, averaged over pictures.", False),
+    "accuracy": Wording("Accuracy", "Share of lesions read right."),
+    "balanced_accuracy": Wording("Balanced accuracy", "Share of lesions read right, each class counting alike."),
     "top3": Wording("Among the first three", "Share of lesions whose true class is among the three likeliest."),
     "auc_macro": Wording("Separation of classes (AUC)", "One against the rest, averaged over classes.", False),
     "malignant_auc": Wording("Separation of malignancy (AUC)", "Malignant above benign lesions in order.", False),

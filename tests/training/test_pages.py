@@ -85,6 +85,7 @@ def test_two_models_stand_side_by_side_with_paired_differences(tmp_path: Path) -
     assert "side by side" in text
     assert other.version in text
     assert "Lesions found" in text
+    assert "The same" not in text
     gaps = {gap.metric: gap for gap in differences(*reports)}
     found = gaps["detection_sensitivity"]
     assert (found.value, found.other, found.gap, found.better) == (1.0, 0.0, 1.0, 1)
