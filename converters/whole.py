@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_folder(target: Path, mark: str) -> Iterator[Path]:
+def whole_folder(target: Path, mark: str | None = None) -> Iterator[Path]:
     """A hidden draft beside `target` to fill; it becomes `target` at the end of the block and goes if the block raises.
 
-    Where somebody else finished the same folder first, theirs stays: `mark` names the file by which a finished one is
-    known. Raises OSError where something else is in the place.
+    Where somebody else finished the same folder first, theirs stays: `mark` names what a finished one holds, `"."`
+    takes any. Raises OSError where anything else is in the place.
     """
     draft = _beside(target)
     draft.mkdir(parents=True)
@@ -51,9 +51,9 @@ def _beside(target: Path) -> Path:
     return target.with_name(f".{uuid.uuid4().hex}.{target.name}")
 
 
-def _settle(draft: Path, target: Path, mark: str) -> None:
+def _settle(draft: Path, target: Path, mark: str | None) -> None:
     try:
         draft.rename(target)
     except OSError:
-        if not (target / mark).is_file():
+        if mark is None or not (target / mark).exists():
             raise

@@ -8,13 +8,12 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import orjson
 
+from converters.whole import whole_folder
 from ml_backend.errors import FetchError, SettingsError
 from ml_backend.s3 import ObjectStore
 
@@ -52,18 +51,13 @@ class RemoteFolders:
         store cannot be asked.
         """
         digests = self._digests(place)
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
-            draft.mkdir(parents=True)
-            with ThreadPoolExecutor(_THREADS) as pool:
+            with whole_folder(target, mark=".") as draft, ThreadPoolExecutor(_THREADS) as pool:
                 list(pool.map(lambda name: self._bring(f"{place}/{name}", draft / name, digests[name]), digests))
-            _put_in_place(draft, target)
         except OSError as error:
             reason = error.strerror or str(error)
             cure = "Make room, or check who may write there."
             raise FetchError(str(error.filename or target), reason, "a folder to bring it to", cure) from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def _digests(self, place: str) -> dict[str, str]:
         mark = self.look(f"{place}/{MARK}")
@@ -81,15 +75,6 @@ class RemoteFolders:
         found = self.store.fetch(self.bucket, self.key(name), path)
         if found != digest:
             raise FetchError(f"{self.address}/{name}", found, f"SHA-256 {digest}", "Restore the object.")
-
-
-def _put_in_place(draft: Path, target: Path) -> None:
-    """Gives a whole folder its name, unless another process has done so meanwhile."""
-    try:
-        draft.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
 
 
 def _decoded(mark: bytes, item: str) -> dict[str, str]:

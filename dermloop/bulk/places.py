@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import uuid
 from pathlib import Path
 
 from converters import storage
+from converters.whole import whole_folder
 
 
 def brought(home: Path, address: str) -> Path:
@@ -19,13 +19,8 @@ def brought(home: Path, address: str) -> Path:
         return Path(address).absolute()
     place = _copy_of(home, address)
     if not place.is_dir():
-        draft = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
-        draft.mkdir(parents=True)
-        try:
+        with whole_folder(place, mark=".") as draft:
             storage.fetch(address, draft)
-            draft.rename(place)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     only = place / address.rstrip("/").rpartition("/")[2]
     return only if only.is_file() else place
 

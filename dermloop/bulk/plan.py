@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from converters.whole import whole_file, whole_folder
 from dermloop.errors import BulkError
 
 FILE = "plan.json"
@@ -148,9 +147,8 @@ def make_plan(
         raise BulkError(f"run {name}", "there already", "a new name", "Go on with it, or choose another name.")
     if not 1 <= shards <= MOST_SHARDS:
         raise BulkError("shards", shards, f"1 to {MOST_SHARDS}", "Choose fewer, larger shards.")
-    draft = root.with_name(f".{name}.{uuid.uuid4().hex}")
-    try:
-        (draft / "items").mkdir(parents=True)
+    with whole_folder(root) as draft:
+        (draft / "items").mkdir()
         count = _write_items(draft / "items", items, shards)
         if count == 0:
             raise BulkError(f"run {name}", "no pictures", "a source with JPEG or PNG pictures", "Name another source.")
@@ -161,9 +159,6 @@ def make_plan(
             file.replace(draft / own)
         row = {"name": name, "version": version, "shards": shards, "items": count, "project": number, "kind": kind}
         (draft / FILE).write_bytes(orjson.dumps(row, option=orjson.OPT_INDENT_2))
-        draft.rename(root)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return load_plan(home, name)
 
 
@@ -180,12 +175,8 @@ def load_plan(home: Path, name: str) -> Plan:
 
 def write_results(plan: Plan, shard: int, rows: Iterable[Mapping[str, object]]) -> None:
     """Marks a shard as done: a line for each picture, all of them or none."""
-    target = plan.results_file(shard)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    with draft.open("wb") as stream:
+    with whole_file(plan.results_file(shard)) as draft, draft.open("wb") as stream:
         stream.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
-    draft.replace(target)
 
 
 def read_results(plan: Plan) -> Iterator[dict[str, Any]]:
