@@ -11,11 +11,13 @@ import pytest
 from builders_converters import a_lesion, an_answer, an_item
 from PIL import Image
 
-from converters.annotation import Shape
-from converters.contact_sheet import contact_sheet
+from converters.annotation import Finding, Shape
+from converters.contact_sheet import HEAD, MARGIN, TILE, contact_sheet
+from converters.dataset import DatasetItem
+from converters.formats.metadata_csv import WHOLE_IMAGE
 from converters.geometry import Ellipse, ImageSize, KeyPoint, PixelBox, Polygon, RleMask, RotatedBox
 
-SIDE = 160
+SIDE = TILE
 RED = (0xC2, 0x18, 0x5B)
 
 
@@ -45,7 +47,12 @@ def drawn(folder: Path, *shapes: Shape, redact: tuple[Shape, ...] = ()) -> np.nd
         item = an_item(path.name)
         record = replace(item.record, uri=str(path), size=ImageSize(SIDE, SIDE))
         items.append(replace(item, record=record, truth=replace(an_answer(lesion), redactions=redact)))
-    return np.asarray(Image.open(io.BytesIO(contact_sheet(items))).convert("RGB"))
+    return pixels(items)
+
+
+def pixels(items: list[DatasetItem]) -> np.ndarray:
+    """The sheet from the first picture's top-left corner on."""
+    return np.asarray(Image.open(io.BytesIO(contact_sheet(items))).convert("RGB"))[HEAD + MARGIN :, MARGIN:]
 
 
 def is_red(sheet: np.ndarray, x: int, y: int) -> bool:
@@ -74,3 +81,14 @@ def test_a_mask_is_tinted_but_for_its_holes_and_redactions_are_black(tmp_path: P
     assert tuple(sheet[80, 80]) == (90, 160, 120)
     assert sheet[50, 100, 0] > 100
     assert not sheet[2:8, 2:8].any()
+
+
+def test_a_diagnosis_for_the_whole_picture_and_a_negative_have_a_label_and_no_frame(tmp_path: Path) -> None:
+    path = tmp_path / "ä 日本.png"
+    Image.new("RGB", (SIDE, SIDE), (90, 160, 120)).save(path)
+    record = replace(an_item(path.name).record, uri=str(path), size=ImageSize(SIDE, SIDE))
+    whole = an_answer(a_lesion("mel", PixelBox(0, 0, SIDE, SIDE), attributes=(WHOLE_IMAGE,)))
+    for truth in (whole, replace(an_answer(), finding=Finding.UNGRADABLE)):
+        sheet = pixels([replace(an_item(), record=record, truth=truth)])
+        assert tuple(sheet[4, 1]) != (90, 160, 120)
+        assert (sheet[SIDE // 2 : SIDE, :SIDE] == (90, 160, 120)).all()
