@@ -12,11 +12,20 @@ function made(tag, text, name) {
   return node;
 }
 
+function shown() {
+  if (!token) return {};
+  if (!token.includes(":")) return { Authorization: `Bearer ${token}` };
+  return { Authorization: `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(token)))}` };
+}
+
 async function ask(path, options = {}) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const answer = await fetch(path, { ...options, headers });
+  // Without credentials of its own the browser leaves the asking to the form here.
+  const answer = await fetch(path, { ...options, headers: shown(), credentials: "omit" });
   const body = await answer.json().catch(() => ({ error: `The service answered ${answer.status}.` }));
-  if (answer.status === 401) at("login").hidden = false;
+  if (answer.status === 401) {
+    at("login").hidden = false;
+    at("token").focus();
+  }
   if (!answer.ok) throw new Error(body.error || `The service answered ${answer.status}.`);
   return body;
 }
@@ -65,9 +74,10 @@ function titled(lesion, number, name) {
   return title;
 }
 
-function tagged(lesion) {
+function tagged(lesion, title) {
   const tags = made("p", "", "tags");
-  if (lesion.severity) tags.append(made("span", `${lesion.severity} severity`));
+  const severity = `${lesion.severity} severity`;
+  if (lesion.severity && severity !== title.toLowerCase()) tags.append(made("span", severity));
   if (lesion.malignant !== undefined) tags.append(made("span", `malignant ${percent(lesion.malignant)}`));
   if (lesion.abstains) tags.append(made("span", "abstains"));
   return tags;
@@ -81,13 +91,14 @@ function listed(lesion, number) {
   const tone = lesion.severity || "open";
   const item = made("li", "", tone);
   item.dataset.number = number;
-  item.onclick = () => choose(number);
+  item.tabIndex = 0;
+  item.onclick = item.onfocus = () => choose(number);
   const inside = new Set((lesion.differential || []).map((one) => one.class));
   const named = lesion.labels || {};
   const ranked = Object.entries(lesion.probabilities || {}).sort((a, b) => b[1] - a[1]);
   const shown = ranked.filter(([name], place) => place < 4 || inside.has(name));
   const title = ranked.length ? named[ranked[0][0]] || ranked[0][0] : "Lesion, not classified";
-  item.append(titled(lesion, number, title), tagged(lesion));
+  item.append(titled(lesion, number, title), tagged(lesion, title));
   for (const [name, share] of shown) {
     const row = made("div", "", `share ${inside.has(name) ? "" : "outside"}`);
     const bar = made("i", "", inside.has(name) ? tone : "outside");
@@ -126,7 +137,7 @@ async function read(file) {
   at("boxes").replaceChildren();
   at("lesions").replaceChildren();
   at("shown").src = plain;
-  at("picture").hidden = false;
+  at("picture").hidden = at("stage").hidden = false;
   at("drop").hidden = true;
   at("heat").disabled = true;
   at("help").hidden = true;
@@ -143,10 +154,11 @@ async function read(file) {
   }
 }
 
+at("shown").onerror = () => { at("stage").hidden = true; };
 at("file").onchange = () => { if (at("file").files[0]) read(at("file").files[0]); };
-at("drop").ondragover = (event) => { event.preventDefault(); at("drop").classList.add("over"); };
-at("drop").ondragleave = () => at("drop").classList.remove("over");
-at("drop").ondrop = (event) => {
+document.ondragover = (event) => { event.preventDefault(); at("drop").classList.add("over"); };
+document.ondragleave = () => at("drop").classList.remove("over");
+document.ondrop = (event) => {
   event.preventDefault();
   at("drop").classList.remove("over");
   if (event.dataTransfer.files[0]) read(event.dataTransfer.files[0]);

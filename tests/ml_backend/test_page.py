@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import threading
@@ -33,13 +34,16 @@ def picture() -> bytes:
     return encoded((soft + noise).clip(0, 255).astype(np.uint8), "JPEG", quality=92)
 
 
-@pytest.fixture(params=["open", "token"])
+@pytest.fixture(params=["open", "token", "login"])
 def page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
     bundle(tmp_path)
     (tmp_path / "skin.jpg").write_bytes(picture())
     (tmp_path / "note.jpg").write_bytes(b"no picture")
-    tokens = f"reader:{TOKEN}" if request.param == "token" else None
-    app = create_app(read_settings(home=tmp_path, tokens=tokens))
+    shown = {
+        "token": {"tokens": f"reader:{TOKEN}"},
+        "login": {"tokens": f"reader:{TOKEN}", "basic_auth_user": "ls", "basic_auth_password": "grüezi"},
+    }
+    app = create_app(read_settings(home=tmp_path, **shown.get(request.param, {})))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -75,8 +79,12 @@ def test_a_picture_is_read_and_shown(page: Page, tmp_path: Path) -> None:
     assert abs(left - 140 / 960) < 0.02
     OUTPUT.mkdir(exist_ok=True)
     page.screenshot(path=OUTPUT / "page.png", full_page=True)
-    page.locator("#lesions li").nth(1).click()
-    expect(page.locator("#boxes rect.chosen")).to_have_count(1)
+    page.focus("#again")
+    for chosen in (0, 1):
+        page.keyboard.press("Tab")
+        expect(page.locator("#boxes rect").nth(chosen)).to_have_class("chosen")
+    page.locator("#lesions li").first.click()
+    expect(page.locator("#boxes rect").first).to_have_class("chosen")
     page.locator(".switch").click()
     expect(page.locator("#shown")).to_have_attribute("src", re.compile("^data:image/jpeg"))
     page.wait_for_timeout(300)
@@ -88,6 +96,7 @@ def test_a_picture_is_read_and_shown(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#drop")).to_be_visible()
     page.set_input_files("#file", tmp_path / "note.jpg")
     expect(page.locator("#status")).to_contain_text("JPEG or PNG")
+    expect(page.locator("#stage")).to_be_hidden()
     assert problems == []
 
 
@@ -99,3 +108,30 @@ def test_with_tokens_the_page_asks_for_one(page: Page, tmp_path: Path) -> None:
     page.fill("#token", TOKEN)
     page.click("#login button")
     expect(page.locator("#lesions li")).to_have_count(2)
+
+
+@pytest.mark.parametrize("page", ["login"], indirect=True)
+@pytest.mark.parametrize("given", [TOKEN, "ls:grüezi"])
+def test_with_label_studio_s_login_too_either_opens_the_page(page: Page, tmp_path: Path, given: str) -> None:
+    expect(page.locator("#token")).to_be_focused()
+    page.keyboard.type(given)
+    page.keyboard.press("Enter")
+    expect(page.locator("#model")).to_contain_text("tiny-")
+    page.set_input_files("#file", tmp_path / "skin.jpg")
+    expect(page.locator("#lesions li")).to_have_count(2)
+
+
+@pytest.mark.parametrize("page", ["open"], indirect=True)
+def test_a_second_picture_can_be_dropped_anywhere(page: Page, tmp_path: Path) -> None:
+    content = base64.b64encode((tmp_path / "skin.jpg").read_bytes()).decode()
+    drop = """(content) => {
+        const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([bytes], "skin.jpg", { type: "image/jpeg" }));
+        document.querySelector("footer").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+    }"""
+    page.set_input_files("#file", tmp_path / "note.jpg")
+    expect(page.locator("#status")).to_contain_text("JPEG or PNG")
+    page.evaluate(drop, content)
+    expect(page.locator("#lesions li")).to_have_count(2)
+    expect(page.locator("#stage")).to_be_visible()
