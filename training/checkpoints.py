@@ -5,6 +5,7 @@ A kill at any moment leaves the files of the last finished epoch whole: the smal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import orjson
 
 from converters.whole import whole_file, write_whole
 
-_STATE = "classifier-state.json"
+_STATE, _BEST = "classifier-state.json", "classifier-best.npz"
 
 
 @dataclass(slots=True)
@@ -34,33 +35,60 @@ def read_state(folder: Path) -> TrainingState:
 
 
 def save(folder: Path, state: TrainingState, model: Any) -> None:
-    """Stores model, optimizer and state of an epoch; the files of the epoch before go once the state has moved on."""
-    weights, moments = _files(folder, state.epoch)
-    save_weights(model, weights)
-    with moments.open("wb") as stream:
-        np.savez(stream, *(np.asarray(one) for one in _moments(model)))
+    """Stores model, optimizer and state of an epoch; the files of the epoch before go once the state has moved on.
+
+    Plain arrays: Keras' own format takes five times as long, and a large network has as much to store as to learn.
+    """
+    kept = _file(folder, state.epoch)
+    _write(kept, [*model.weights, *_moments(model)])
     write_whole(folder / _STATE, orjson.dumps(asdict(state)))
-    for old in (*folder.glob("classifier-epoch-*.h5"), *folder.glob("classifier-epoch-*.npz")):
-        if old not in (weights, moments):
+    for old in folder.glob("classifier-epoch-*.npz"):
+        if old != kept:
             old.unlink(missing_ok=True)
 
 
 def load_weights(folder: Path, state: TrainingState, model: Any) -> None:
     """Puts the weights of the state's epoch into a model."""
-    model.load_weights(_files(folder, state.epoch)[0])
+    _read(_file(folder, state.epoch), model.weights)
 
 
 def load_moments(folder: Path, state: TrainingState, model: Any) -> None:
     """Puts moments, averages, step count, learning rate and dropout's random states into a model with an optimizer."""
-    with np.load(_files(folder, state.epoch)[1], allow_pickle=False) as found:
-        for number, variable in enumerate(_moments(model)):
-            variable.assign(found[f"arr_{number}"])
+    _read(_file(folder, state.epoch), _moments(model), len(model.weights))
 
 
-def save_weights(model: Any, path: Path) -> None:
-    """Writes a model's weights, whole or not at all."""
-    with whole_file(path) as draft:
+def keep_best(folder: Path, model: Any) -> None:
+    """Stores a model's weights as the best so far."""
+    _write(folder / _BEST, model.weights)
+
+
+def has_best(folder: Path) -> bool:
+    """Whether any epoch's weights are kept as the best."""
+    return (folder / _BEST).is_file()
+
+
+def settle(folder: Path, model: Any, checkpoint: Path) -> None:
+    """Puts the best weights into the model and, in Keras' own format, into the checkpoint of a finished training."""
+    best = folder / _BEST
+    if not best.is_file():
+        model.load_weights(checkpoint)
+        return
+    _read(best, model.weights)
+    with whole_file(checkpoint) as draft:
         model.save_weights(draft)
+    best.unlink()
+
+
+def _write(path: Path, variables: Sequence[Any]) -> None:
+    """Writes the numbers of variables, whole or not at all."""
+    with whole_file(path) as draft, draft.open("wb") as stream:
+        np.savez(stream, *(np.asarray(one) for one in variables))
+
+
+def _read(path: Path, variables: Sequence[Any], first: int = 0) -> None:
+    with np.load(path, allow_pickle=False) as found:
+        for number, variable in enumerate(variables, first):
+            variable.assign(found[f"arr_{number}"])
 
 
 def _moments(model: Any) -> list[Any]:
@@ -69,6 +97,5 @@ def _moments(model: Any) -> list[Any]:
     return [*model.optimizer.variables, *(one for one in model.variables if id(one) not in weights)]
 
 
-def _files(folder: Path, epoch: int) -> tuple[Path, Path]:
-    stem = f"classifier-epoch-{epoch:04d}"
-    return folder / f"{stem}.weights.h5", folder / f"{stem}.optimizer.npz"
+def _file(folder: Path, epoch: int) -> Path:
+    return folder / f"classifier-epoch-{epoch:04d}.npz"

@@ -128,7 +128,7 @@ def fit(
         start = networks.begun_with(run.folder, config, classes, champion)
         shape = networks.plan(config, classes, start)
         model = _fit(learn, check, run, config, start, shape)
-        model.load_weights(run.folder / CHECKPOINT)
+        checkpoints.settle(run.folder, model, run.folder / CHECKPOINT)
         networks.write_plan(shape, run.folder / CHECKPOINT)
     return FittedNetwork(model, shape, start, learn, check, checkpoints.read_state(run.folder).best)
 
@@ -256,9 +256,9 @@ def _epochs(
             logits = np.asarray(model.predict(validation, batch_size=_BATCH, verbose=0), dtype=np.float32)
             score = validation_score(logits, check.labels, config.select_by)
             state.waited = 0 if score > state.best else state.waited + 1
-            if score >= state.best or not (run.folder / CHECKPOINT).is_file():
+            if score >= state.best or not checkpoints.has_best(run.folder):
                 state.best, state.best_epoch = score, epoch
-                checkpoints.save_weights(model, run.folder / CHECKPOINT)
+                checkpoints.keep_best(run.folder, model)
         rate = _lowered_rate(model.optimizer, config, state)
         state.epoch = last if epoch - state.best_epoch >= config.patience else epoch + 1
         checkpoints.save(run.folder, state, model)
