@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from converters.errors import DesignedError
 
-class DermloopError(Exception):
-    """Something the command cannot do; `str()` joins the four parts into one sentence and its cure."""
+
+class DermloopError(DesignedError):
+    """Something the command cannot do; its value is mostly words of ours, and stands in the sentence as it is."""
 
     def __init__(self, item: str, value: object, expected: str, cure: str) -> None:
-        self.item = item
-        self.value = value
-        self.expected = expected
-        self.cure = cure
-        super().__init__(f"{item}: {value}; expected {expected}. {cure}")
+        super().__init__(item, value, expected, cure)
+        self.args = (f"{item}: {value}; expected {expected}. {cure}",)
 
 
 class PortError(DermloopError):
