@@ -41,7 +41,7 @@ def cook(tmp_path: Path) -> Iterator[Kitchen]:
 @pytest.fixture
 def volumes(tmp_path: Path) -> dict[str, Path]:
     """The volumes of a server with a picture and a champion in them, belonging to the images' user."""
-    places = {name: tmp_path / "volumes" / name for name in ("home", "images", "models")}
+    places = {name: tmp_path / "volumes" / name for name in ("home", "images", "models", "model-cache")}
     for place in places.values():
         place.mkdir(parents=True)
     bundle(tmp_path / "made")

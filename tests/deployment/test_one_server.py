@@ -54,7 +54,7 @@ def volumes() -> Iterator[dict[str, Path]]:
 def filled(place: Path) -> dict[str, Path]:
     """The volumes of a new server, with a champion and a table of people; each belongs to its service's user."""
     place.chmod(0o755)
-    names = ("home", "images", "models", "label-studio", "postgres", "redis", "backups", "./people.csv")
+    names = ("home", "images", "models", "model-cache", "label-studio", "postgres", "redis", "backups", "./people.csv")
     found = {name: place / name for name in names if not name.startswith(".")}
     for folder in found.values():
         folder.mkdir()
@@ -62,9 +62,7 @@ def filled(place: Path) -> dict[str, Path]:
     subprocess.run(["cp", "-R", str(place / "made" / "models") + "/.", str(found["models"])], check=True)
     table = place / "people.csv"
     table.write_text("email,role,first_name,last_name\n" + "".join(f"{mail},{role},,\n" for mail, role in PEOPLE))
-    subprocess.run(
-        ["chown", "-R", "10001:10001", *(str(found[name]) for name in ("home", "images", "models"))], check=True
-    )
+    subprocess.run(["chown", "-R", "10001:10001", *(str(found[name]) for name in names[:4])], check=True)
     subprocess.run(["chown", "1001:0", str(found["label-studio"])], check=True)
     subprocess.run(["chown", "postgres", str(found["postgres"])], check=True)
     return {**found, "./people.csv": table}
