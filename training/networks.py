@@ -130,7 +130,7 @@ def build(shape: NetworkPlan, weights: str | None, dropout: float) -> tuple[Any,
     features = keras.layers.GlobalAveragePooling2D(name="pool")(backbone.output)
     features = keras.layers.Dropout(dropout, name="dropout")(features)
     logits = keras.layers.Dense(len(shape.classes), dtype="float32", name="head")(features)
-    return keras.Model(backbone.input, logits, name="classifier"), backbone
+    return keras.Model(backbone.inputs[0], logits, name="classifier"), backbone
 
 
 def serving_graph(shape: NetworkPlan, model: Any) -> Any:
@@ -138,12 +138,12 @@ def serving_graph(shape: NetworkPlan, model: Any) -> Any:
     keras = keras_library()
     backbone = _backbone(keras, shape, None)
     head = keras.layers.Conv2D(len(shape.classes), 1, name="cam")
-    pictures = backbone.input
+    pictures = backbone.inputs[0]
     cam = head(backbone.output)
     if shape.symmetries:
         from training import symmetries
 
-        pictures = keras.Input(backbone.input.shape[1:])
+        pictures = keras.Input(pictures.shape[1:])
         cam = symmetries.gathered(head(backbone(symmetries.spread(pictures))))
     logits = keras.layers.GlobalAveragePooling2D(name="logits")(cam)
     graph = keras.Model(pictures, [logits, cam], name="classifier")

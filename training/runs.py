@@ -218,12 +218,14 @@ def _write_status(folder: Path, status: RunStatus) -> None:
 
 
 def _disk_error(folder: Path, error: Exception, again: str) -> RunError | None:
-    """What the operating system or torch says of a disk, in a sentence; None for every other error."""
+    """What the operating system or torch says of files and disks, in a sentence; None for every other error."""
     words = str(error)
     if not isinstance(error, OSError) and not any(sign in words for sign in _DISK_SIGNS):
         return None
-    cure = f"Free space or grant rights, then {again}."
-    return RunError(f"run {folder.name}", words.splitlines()[0][:200], "room and rights to write", cure)
+    item, value = f"run {folder.name}", words.splitlines()[0][:200]
+    if isinstance(error, FileNotFoundError):
+        return RunError(item, value, "all files that it works on", "Restore the file, or start a new run.")
+    return RunError(item, value, "room and rights to write", f"Free space or grant rights, then {again}.")
 
 
 def _alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,35 @@ def test_the_reading_of_all_symmetries_is_their_mean_and_the_same_for_each(model
     assert turned_cam == pytest.approx(
         cam.transpose(0, 2, 1, 3)[:, ::-1] if cam.shape[-1] == 3 else turned_cam, abs=1e-3
     )
+
+
+def test_a_spatial_transformer_starts_as_the_identity_and_is_served_in_all_symmetries_as_it_learnt(
+    tmp_path: Path,
+) -> None:
+    import keras
+
+    from training import networks, served_graph
+
+    shape = replace(plan(symmetries=True), backbone="MobileNetV2STN")
+    model, _ = networks.build(shape, None, 0.0)
+    crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3)).astype(np.uint8)
+    batch = crops.astype(np.float32) / 127.5 - 1
+    seen = keras.Model(model.input, model.get_layer("sampler").output)
+    assert seen.predict(batch, verbose=0) == pytest.approx(batch, abs=1e-5)
+    model.get_layer("locate_map").bias.assign([-10.0, 10.0, 0.0, -10.0, -10.0, 0.0])  # a quarter turn
+    assert seen.predict(batch, verbose=0) == pytest.approx(batch.transpose(0, 2, 1, 3)[:, :, ::-1], abs=1e-5)
+    _, parity = served_graph.export(shape, model, tmp_path / "stn.onnx", crops, 1e-4)
+    assert parity < 1e-4
+
+
+def test_only_the_top_layers_learn_once_the_head_has_on_weights_learnt_elsewhere() -> None:
+    from training import classifier, networks
+
+    model, backbone = networks.build(replace(plan(), backbone="MobileNetV2STN"), None, 0.0)
+    classifier._freeze(backbone, 50, whole=True)
+    assert {one.path.split("/")[0] for one in model.trainable_variables} == {"head"}
+    classifier._freeze(backbone, 50, whole=False)
+    assert [layer.trainable for layer in backbone.layers] == [False] * (len(backbone.layers) - 50) + [True] * 50
 
 
 def test_an_export_folds_batch_normalisation_into_the_convolutions(tmp_path: Path) -> None:

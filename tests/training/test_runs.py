@@ -80,6 +80,8 @@ def test_what_goes_wrong_is_noted_and_a_disk_in_a_sentence(tmp_path: Path) -> No
     assert runs.read_status(run.folder).text == "by zero"
     with pytest.raises(RunError, match=f"--resume {run.run_id}"), run.failing():
         raise OSError(28, "No space left on device")
+    with pytest.raises(RunError, match="Restore the file"), run.failing():
+        raise FileNotFoundError(2, "No such file or directory", "weights.npz")
     with pytest.raises(RunError, match="room and rights"), run.failing():
         raise RuntimeError("PytorchStreamWriter failed writing file data/7")
     with run.failing():
