@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from training.checkpoints import TrainingState
 from training.config import ClassifierConfig
 from training.datasets import Crops
 from training.errors import ConfigError, DataError
+from training.frozen import Batch, FrozenBackbone, frozen_backbone
 from training.networks import NetworkPlan, Start
 from training.quiet import quiet
 from training.runs import Run
@@ -63,6 +64,15 @@ class FittedNetwork:
     learn: Crops
     check: Crops
     best: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Phase:
+    """What learns, what an epoch shows it, and what it is asked after each: crops, or the features of crops."""
+
+    learner: Any
+    batches: Callable[[int], Iterator[Batch]]
+    validation: Floats
 
 
 def train(
@@ -127,7 +137,7 @@ def fit(
     with quiet(run, run.folder / "classifier.log") as run:
         start = networks.begun_with(run.folder, config, classes, champion)
         shape = networks.plan(config, classes, start)
-        model = _fit(learn, check, run, config, start, shape)
+        model = _fit(learn, check, run, config, start, shape, cache)
         checkpoints.settle(run.folder, model, run.folder / CHECKPOINT)
         networks.write_plan(shape, run.folder / CHECKPOINT)
     return FittedNetwork(model, shape, start, learn, check, checkpoints.read_state(run.folder).best)
@@ -150,7 +160,9 @@ def _require_crops(learn: Crops, check: Crops, classes: tuple[str, ...]) -> None
         raise DataError("validation crops", 0, "one or more", "Approve more images, or change the split shares.")
 
 
-def _fit(learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: Start, shape: NetworkPlan) -> Any:
+def _fit(
+    learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: Start, shape: NetworkPlan, cache: Path
+) -> Any:
     keras = networks.keras_library()
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
@@ -179,8 +191,31 @@ def _fit(learn: Crops, check: Crops, run: Run, config: ClassifierConfig, start: 
                 state.waited = 0
             else:
                 checkpoints.load_moments(run.folder, state, model)
-            _epochs(model, learn, check, run, config, shape, state, last, _total_epochs(config, start))
+            phase = _whole_phase(model, learn, check, config, shape)
+            if last == frozen:
+                phase = _head_phase(phase, frozen_backbone(keras, model, learn, config, shape, cache))
+            _epochs(model, phase, check.labels, run, config, state, last, _total_epochs(config, start))
     return model
+
+
+def _whole_phase(model: Any, learn: Crops, check: Crops, config: ClassifierConfig, shape: NetworkPlan) -> _Phase:
+    weights = _class_weights(learn.labels, len(shape.classes), config)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        return _batches(learn, weights, config, shape, np.random.default_rng((config.seed, epoch)))
+
+    return _Phase(model, batches, preprocessing.scale_crops(check.pixels, shape.scaling))
+
+
+def _head_phase(whole: _Phase, backbone: FrozenBackbone) -> _Phase:
+    """The same phase with features for crops: the head learns under the network's own optimizer."""
+    network = whole.learner
+    backbone.head.compile(network.optimizer, loss=network.loss, jit_compile=False)
+    return _Phase(
+        backbone.head,
+        lambda epoch: backbone.batches(epoch, whole.batches(epoch)),
+        backbone.features(whole.validation),
+    )
 
 
 def _frozen_epochs(config: ClassifierConfig, start: Start) -> int:
@@ -238,23 +273,20 @@ def _schedule(keras: Any, config: ClassifierConfig, rate: float, steps: int) -> 
 
 def _epochs(
     model: Any,
-    learn: Crops,
-    check: Crops,
+    phase: _Phase,
+    labels: datasets.Labels,
     run: Run,
     config: ClassifierConfig,
-    shape: NetworkPlan,
     state: TrainingState,
     last: int,
     total: int,
 ) -> None:
-    weights = _class_weights(learn.labels, len(shape.classes), config)
-    validation = preprocessing.scale_crops(check.pixels, shape.scaling)
     for epoch in range(state.epoch, last):
-        generator = np.random.default_rng((config.seed, epoch))
-        loss = float(np.mean([_step(model, *b) for b in _batches(learn, weights, config, shape, generator)]))
+        loss = float(np.mean([_step(phase.learner, *batch) for batch in phase.batches(epoch)]))
         with _averaged(model, config):
-            logits = np.asarray(model.predict(validation, batch_size=_BATCH, verbose=0), dtype=np.float32)
-            score = validation_score(logits, check.labels, config.select_by)
+            answer = phase.learner.predict(phase.validation, batch_size=_BATCH, verbose=0)
+            logits = np.asarray(answer, dtype=np.float32)
+            score = validation_score(logits, labels, config.select_by)
             state.waited = 0 if score > state.best else state.waited + 1
             if score >= state.best or not checkpoints.has_best(run.folder):
                 state.best, state.best_epoch = score, epoch
@@ -262,7 +294,7 @@ def _epochs(
         rate = _lowered_rate(model.optimizer, config, state)
         state.epoch = last if epoch - state.best_epoch >= config.patience else epoch + 1
         checkpoints.save(run.folder, state, model)
-        scores = {name: validation_score(logits, check.labels, name) for name in VALIDATION}
+        scores = {name: validation_score(logits, labels, name) for name in VALIDATION}
         run.measure("classifier", epoch + 1, {"loss": loss, "learning_rate": rate, **scores})
         run.report("classifier", epoch + 1, total, f"loss {loss:.3f}, validation {config.select_by} {score:.3f}")
         if state.epoch == last:
@@ -301,7 +333,7 @@ def _step(model: Any, batch: Floats, targets: Floats, weights: Floats) -> float:
 
 def _batches(
     learn: Crops, class_weights: Floats, config: ClassifierConfig, shape: NetworkPlan, generator: np.random.Generator
-) -> Iterator[tuple[Floats, Floats, Floats]]:
+) -> Iterator[Batch]:
     """Crops, their targets with what is added to the logits behind them (N, 2 C), and weights."""
     order = sampling.evened(sampling.drawn(learn, config, generator), config.batch)
     priors = sampling.log_priors(learn, len(shape.classes), config)
