@@ -63,7 +63,10 @@ ELSEWHERE: tuple[Elsewhere, ...] = (
     Elsewhere("dermloop provision", _LABEL_STUDIO, ("tests/deployment/test_one_server.py",)),
     Elsewhere("dermloop backup", "needs a server's state", ("tests/deployment/test_backup.py",)),
     Elsewhere("dermloop restore", "needs a server's state", ("tests/deployment/test_backup.py",)),
-    Elsewhere("dvc pull", "another program's command", ("tests/converters/test_convert.py",)),
+    Elsewhere("dvc pull", "another program's command", ("tests/training/test_dvc.py",)),
+    Elsewhere("dvc add", "another program's command", ("tests/training/test_dvc.py",)),
+    Elsewhere("dvc push", "another program's command", ("tests/training/test_dvc.py",)),
+    Elsewhere("git add", "another program's command", ("tests/training/test_dvc.py",)),
     Elsewhere("pip install", "another program's command", ("tests/dermloop/test_serving_install.py",)),
     Elsewhere(
         "curl ", "needs a running backend", ("tests/ml_backend/test_rest.py", "tests/ml_backend/test_process.py")
