@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from ml_backend.composition import Parts
 
 app = typer.Typer(help="Serve the champion and pre-annotate projects.", no_args_is_help=True)
 
@@ -91,16 +96,18 @@ def watch_bucket(
     try:
         settings = read_settings(home=home)
         parts = composition.build(settings)
-        poller = Poller(ObjectStore(settings.s3_endpoint), parts.service, bucket, prefix, settings.max_bytes)
-        while True:
-            problems.clear()
-            for outcome in poller.once(lambda key, error: problems.append(f"{key}: {error}")):
-                typer.echo(json.dumps(asdict(outcome)) if as_json else f"{outcome.key}: {outcome.state.value}")
-            for problem in problems:
-                typer.echo(problem, err=True)
-            if once:
-                break
-            time.sleep(every)
+        store, count = ObjectStore(settings.s3_endpoint), parts.metrics.analysed
+        poller = Poller(store, parts.service, bucket, prefix, settings.max_bytes, count)
+        with nullcontext() if once else _watched(parts):
+            while True:
+                problems.clear()
+                for outcome in poller.once(lambda key, error: problems.append(f"{key}: {error}")):
+                    typer.echo(json.dumps(asdict(outcome)) if as_json else f"{outcome.key}: {outcome.state.value}")
+                for problem in problems:
+                    typer.echo(problem, err=True)
+                if once:
+                    break
+                time.sleep(every)
     except ServingError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -134,6 +141,16 @@ def jobs(
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
         typer.echo(f"\r{done} of {total}", err=True, nl=done == total)
+
+
+@contextmanager
+def _watched(parts: Parts) -> Iterator[None]:
+    """Log lines, traces and a metrics page for a watcher that stays."""
+    from telemetry import program
+    from telemetry.page_server import given_out
+
+    with program.telling("watcher") as own, given_out(lambda: parts.metrics.page(parts.host.state), own.worker_metrics):
+        yield
 
 
 def _fail(reason: str) -> NoReturn:

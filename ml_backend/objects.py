@@ -18,7 +18,7 @@ import orjson
 from ml_backend import answers
 from ml_backend.errors import StoreError, UnreadableImageError
 from ml_backend.s3 import ObjectStore, StoredObject
-from ml_backend.service import Outcome, Picture, PredictionService
+from ml_backend.service import Analysis, Outcome, Picture, PredictionService
 
 RESULT_SUFFIX = ".dermloop.json"
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -45,13 +45,22 @@ class ObjectOutcome:
     state: ObjectState
 
 
+Count = Callable[[Analysis], None]
+"""Is told each analysis."""
+
+
 def is_picture(key: str) -> bool:
     """Whether a key names a picture that is to be read."""
     return key.lower().endswith(_SUFFIXES)
 
 
 def analyse_object(
-    store: ObjectStore, service: PredictionService, bucket: str, key: str, max_bytes: int
+    store: ObjectStore,
+    service: PredictionService,
+    bucket: str,
+    key: str,
+    max_bytes: int,
+    count: Count = lambda analysis: None,
 ) -> ObjectOutcome:
     """What was done with an object; doing it again changes nothing.
 
@@ -67,6 +76,7 @@ def analyse_object(
         return ObjectOutcome(bucket, key, ObjectState.CURRENT)
     load = functools.partial(_content, store, found, max_bytes)
     analysis = service.analyse([Picture(f"s3://{bucket}/{key}", load)])
+    count(analysis)
     (outcome,) = analysis.outcomes
     if outcome.error is not None and not isinstance(outcome.error, UnreadableImageError):
         raise StoreError(outcome.item, str(outcome.error), "a readable object", "It is tried again.") from outcome.error
@@ -91,13 +101,20 @@ class Poller:
     """Does without events what they would do: looks through a bucket and reads what has no current result."""
 
     def __init__(
-        self, store: ObjectStore, service: PredictionService, bucket: str, prefix: str, max_bytes: int
+        self,
+        store: ObjectStore,
+        service: PredictionService,
+        bucket: str,
+        prefix: str,
+        max_bytes: int,
+        count: Count = lambda analysis: None,
     ) -> None:
         self._store = store
         self._service = service
         self._bucket = bucket
         self._prefix = prefix
         self._max_bytes = max_bytes
+        self._count = count
         self._known: dict[str, tuple[str, str]] = {}
 
     def once(self, told: Callable[[str, StoreError], None]) -> Iterator[ObjectOutcome]:
@@ -107,7 +124,7 @@ class Poller:
             if not is_picture(key) or self._known.get(key) == (etag, version):
                 continue
             try:
-                outcome = analyse_object(self._store, self._service, self._bucket, key, self._max_bytes)
+                outcome = analyse_object(self._store, self._service, self._bucket, key, self._max_bytes, self._count)
             except StoreError as error:
                 told(key, error)
                 continue

@@ -33,21 +33,21 @@ class Metric:
 REQUEST_SECONDS = Metric(
     "dermloop_request_seconds", Kind.HISTOGRAM, "backend, review", "Time to answer", ("route", "status"), _SECONDS
 )
-PICTURES = Metric("dermloop_pictures_total", Kind.COUNTER, "backend", "Pictures by what became of them", ("outcome",))
-LESIONS = Metric("dermloop_lesions_total", Kind.COUNTER, "backend", "Lesions found")
+PICTURES = Metric("dermloop_pictures_total", Kind.COUNTER, "backend, watcher", "Pictures by what became of them", ("outcome",))
+LESIONS = Metric("dermloop_lesions_total", Kind.COUNTER, "backend, watcher", "Lesions found")
 LESION_SCORE = Metric(
     "dermloop_lesion_score",
     Kind.HISTOGRAM,
-    "backend",
+    "backend, watcher",
     "Scores of the lesions found, by the version that found them: their shape tells of drift",
     ("version",),
     _SHARES,
 )
-READY = Metric("dermloop_ready", Kind.GAUGE, "backend", "1 where a champion serves")
+READY = Metric("dermloop_ready", Kind.GAUGE, "backend, watcher", "1 where a champion serves")
 FOLLOWED = Metric(
-    "dermloop_champion_followed", Kind.GAUGE, "backend", "0 where the champion is refused, or cannot be asked for"
+    "dermloop_champion_followed", Kind.GAUGE, "backend, watcher", "0 where the champion is refused, or cannot be asked for"
 )
-MODEL = Metric("dermloop_model_info", Kind.GAUGE, "backend", "1 for the serving version", ("version",))
+MODEL = Metric("dermloop_model_info", Kind.GAUGE, "backend, watcher", "1 for the serving version", ("version",))
 
 JOBS = Metric("dermloop_jobs", Kind.GAUGE, "worker, bulk", "Jobs on record", ("kind", "state"))
 JOB_OLDEST = Metric("dermloop_job_oldest_pending_seconds", Kind.GAUGE, "worker, bulk", "Age of the oldest waiting job")

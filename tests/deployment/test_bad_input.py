@@ -76,6 +76,19 @@ def test_a_bucket_that_refuses_is_named_with_the_store_s_own_code(
     assert sorted(path for path in home.root.rglob("*") if path.name != "bulk") == before
 
 
+@pytest.mark.parametrize("code", sorted(REFUSALS))
+def test_a_registry_that_refuses_is_named_by_the_backend_which_waits_for_it(
+    code: str, store: str, tmp_path: Path
+) -> None:
+    app = create_app(read_settings(home=tmp_path, registry=f"s3://{code.lower()}/skin", s3_endpoint=store))
+    host, client = app.extensions["dermloop"].host, app.test_client()
+    host.refresh()
+    answer = client.get("/readyz")
+    app.extensions["dermloop"].close()
+    assert answer.status_code == 503 and code in answer.json["error"]
+    assert "Check key, bucket and credentials" in answer.json["error"]
+
+
 def test_a_model_of_a_newer_version_is_refused_and_the_former_one_serves_on(tmp_path: Path) -> None:
     made = bundle(tmp_path)
     app = create_app(read_settings(home=tmp_path))

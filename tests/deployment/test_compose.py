@@ -211,9 +211,11 @@ def test_prometheus_asks_every_program_by_its_name_and_port_and_grafana_asks_pro
     folder = DOCKER / "observability"
     jobs = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     asked = {name: found["port"] for job in jobs for found in job["dns_sd_configs"] for name in found["names"]}
-    assert asked == {"serving": 9090, "review": 9091, "worker": 9092, "bulk": 9092}
+    assert asked == {"serving": 9090, "review": 9091, "worker": 9092, "bulk": 9092, "watcher": 9092}
     assert environment_of("serving")["DERMLOOP_ML_PORT"] == str(asked["serving"])
-    assert {environment_of(name)["DERMLOOP_WORKER_METRICS"] for name in ("worker", "bulk")} == {"0.0.0.0:9092"}
+    assert {environment_of(name)["DERMLOOP_WORKER_METRICS"] for name in ("worker", "bulk", "watcher")} == {
+        "0.0.0.0:9092"
+    }
     for name in (*asked, "prometheus", "grafana"):
         assert "front" in raw()["services"][name]["networks"]
     (source,) = yaml.safe_load((folder / "grafana" / "datasources.yml").read_text(encoding="utf-8"))["datasources"]

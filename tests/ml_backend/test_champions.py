@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 from builders_registry import ADDRESS, BUCKET, SharedRegistry, shared_registry
 from builders_serving import bundle
@@ -18,6 +19,7 @@ from ml_backend.host import PipelineHost
 from ml_backend.remote_folders import RemoteFolders
 from ml_backend.s3 import ObjectStore
 from ml_backend.settings import read_settings
+from training.remote import RemoteRegistry
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,26 @@ def test_an_object_with_other_bytes_is_refused_and_served_once_it_is_mended(
     monkeypatch.setattr("ml_backend.host._AGAIN_SECONDS", 0.0)
     host.refresh()
     assert (host.state.version, host.state.error) == (other.version, None)
+
+
+def test_a_bundle_of_a_newer_dermloop_is_refused_and_brought_once(
+    shared: SharedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = a_host(shared, tmp_path / "cache")
+    one = promoted(shared, tmp_path / "machine")
+    host.refresh()
+    newer = bundle(tmp_path / "machine", name="newer", champion=False)
+    header = orjson.loads((newer.root / "bundle.json").read_bytes())
+    (newer.root / "bundle.json").write_bytes(orjson.dumps({**header, "format": 2}))
+    RemoteRegistry(ADDRESS).push_model(newer)
+    pointer = orjson.dumps({"version": newer.version, "entry": 2})
+    shared.client.put_object(Bucket=BUCKET, Key="skin/champion.json", Body=pointer)
+    monkeypatch.setattr("ml_backend.host._AGAIN_SECONDS", 0.0)
+    host.refresh()
+    brought = (tmp_path / "cache" / newer.version / "bundle.json").stat().st_ino
+    host.refresh()
+    assert host.state.version == one.version and "Use a matching dermloop" in (host.state.error or "")
+    assert (tmp_path / "cache" / newer.version / "bundle.json").stat().st_ino == brought
 
 
 def test_a_damaged_folder_is_brought_again(shared: SharedRegistry, tmp_path: Path) -> None:
