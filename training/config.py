@@ -248,8 +248,9 @@ def _decode(kind: type[_T], raw: Mapping[str, Any], item: str) -> _T:
     for key, value in raw.items():
         if key not in hints:
             near = difflib.get_close_matches(key, hints, 1)
+            known = "a setting that there is" if near else f"one of {', '.join(hints)}"
             cure = f"Did you mean {near[0]!r}?" if near else "Remove the key."
-            raise ConfigError(f"{item}, key {key!r}", value, f"one of {', '.join(hints)}", cure)
+            raise ConfigError(f"{item}, key {key!r}", value, known, cure)
         values[key] = _value(hints[key], value, f"{item}, {key}")
     if table := kind.__name__.removesuffix("Config").lower():
         config_rules.require_valid(item.split(",")[0], table, values)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import getpass
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -143,8 +145,8 @@ def follow(models: Path, entry: Promotion) -> None:
     with (models / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if bundles.champion_version(models) != entry.version:
-            _log(models, entry)
-            bundles.set_champion(models, entry.version)
+            with _logged(models, entry):
+                bundles.set_champion(models, entry.version)
 
 
 def load_bundle(models: Path, version: str) -> ModelBundle:
@@ -221,13 +223,21 @@ def _switch(models: Path, wanted: _Wanted, shared: Shared | None, now: Callable[
         if shared is not None:
             shared.push_model(bundle)
             shared.record(entry)
-        _log(models, entry)
-        bundles.set_champion(models, wanted.version)
+        with _logged(models, entry):
+            bundles.set_champion(models, wanted.version)
     return entry
 
 
-def _log(models: Path, entry: Promotion) -> None:
-    with (models / LOG).open("ab") as stream:
-        stream.write(orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE))
-        stream.flush()
-        os.fsync(stream.fileno())
+@contextmanager
+def _logged(models: Path, entry: Promotion) -> Iterator[None]:
+    """A line in the log for what the block does; none, nor half of one, where the disk refuses the line or the block."""
+    with (models / LOG).open("ab", buffering=0) as stream:
+        before, line = stream.tell(), orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE)
+        try:
+            if stream.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(models / LOG))
+            os.fsync(stream.fileno())
+            yield
+        except OSError:
+            stream.truncate(before)
+            raise

@@ -11,7 +11,8 @@ from ml_backend import bundle as bundles
 from ml_backend.bundle import ModelBundle
 from training.errors import DataError
 
-_DATASETS = ("dataset", "detector_dataset", "classifier_dataset")
+_DATASETS = ("dataset", "detector_dataset", "classifier_dataset", "calibration")
+"""What a bundle's lineage calls the versions that it learnt from; the last are those of 8-bit weights."""
 
 
 @dataclass(frozen=True, slots=True)

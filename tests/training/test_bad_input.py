@@ -18,7 +18,7 @@ from converters.errors import DatasetError
 from converters.splits import SplitPolicy, split
 from converters.taxonomy import Target
 from ml_backend.bundle import ClassifierSpec, champion_version, list_bundles, write_bundle
-from training import classifier, retrain, runs
+from training import classifier, registry, retrain, runs
 from training.config import TrainingConfig
 from training.errors import DataError, RunError
 from training.runs import RunState
@@ -104,6 +104,17 @@ def test_a_bundle_that_finds_no_room_is_not_there_at_all(tmp_path: Path) -> None
         write_bundle(tmp_path / "models", **options)
     assert list((tmp_path / "models").iterdir()) == []
     assert write_bundle(tmp_path / "models", **options).version.startswith("mine-")
+
+
+def test_a_promotion_that_finds_no_room_leaves_log_and_champion_as_they_were(tmp_path: Path) -> None:
+    one, two = (bundle(tmp_path, champion=False, name=name) for name in ("one", "two"))
+    models = one.root.parent
+    first = registry.promote(models, one.version, None, why="first", force=True)
+    with room_for((models / registry.LOG).stat().st_size + 20), pytest.raises(OSError, match="No space left"):
+        registry.promote(models, two.version, None, why="second", force=True)
+    assert (registry.history(models), champion_version(models)) == ((first,), one.version)
+    registry.promote(models, two.version, None, why="again", force=True)
+    assert champion_version(models) == two.version
 
 
 def test_a_class_without_crops_and_one_missing_from_validation_are_told() -> None:

@@ -44,6 +44,8 @@ def test_versions_models_and_their_descendants_are_found(tmp_path: Path) -> None
     assert len(found.images) == 2
     assert [one.digest for one in found.versions] == [version.digest]
     assert (found.models, found.descendants) == ((seen,), (child,))
+    small = model(tmp_path, "small", calibration=version.digest)
+    assert trace("ada", tmp_path / "datasets", tmp_path / "models").models == tuple(sorted((seen, small)))
 
 
 def test_the_successor_holds_everybody_else(tmp_path: Path) -> None:
