@@ -230,7 +230,7 @@ def _switch(models: Path, wanted: _Wanted, shared: Shared | None, now: Callable[
 
 @contextmanager
 def _logged(models: Path, entry: Promotion) -> Iterator[None]:
-    """A line in the log for what the block does; none, nor half of one, where the disk refuses the line or the block."""
+    """A line in the log for what the block does; not even half of one where the disk refuses the line or the block."""
     with (models / LOG).open("ab", buffering=0) as stream:
         before, line = stream.tell(), orjson.dumps(asdict(entry), option=orjson.OPT_APPEND_NEWLINE)
         try:
