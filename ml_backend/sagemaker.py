@@ -16,10 +16,9 @@ from urllib.parse import urlsplit
 
 import orjson
 from flask import Flask, Response, jsonify, request
-from gunicorn.app.base import BaseApplication
 from werkzeug.exceptions import HTTPException
 
-from ml_backend import answers, composition
+from ml_backend import answers, composition, server
 from ml_backend.app import status_of
 from ml_backend.composition import Parts
 from ml_backend.errors import FetchError, NoModelError, ProtocolError, ServingError, UnreadableImageError
@@ -66,39 +65,7 @@ def main(words: Sequence[str]) -> None:
     port = int(os.environ.get(PORT_VARIABLE, "8080"))
     os.environ.setdefault("DERMLOOP_ML_MODELS", str(MODEL))
     os.environ.setdefault("DERMLOOP_ML_HOME", "/tmp/dermloop")
-    _Server(read_settings(), port).run()
-
-
-def _release(_server: Any, worker: Any) -> None:
-    """Stops the threads of a worker before its interpreter ends, so that it ends without an abort."""
-    application = getattr(worker, "wsgi", None)
-    if application is not None:
-        application.extensions["dermloop"].close()
-
-
-class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings, port: int) -> None:
-        self._settings = settings
-        self._port = port
-        super().__init__()
-
-    def load_config(self) -> None:
-        given: dict[str, Any] = {
-            "bind": f"0.0.0.0:{self._port}",
-            "workers": 1,
-            "threads": 32,
-            "worker_class": "gthread",
-            "timeout": 120,
-            "graceful_timeout": 20,
-            "proc_name": "dermloop-endpoint",
-            "control_socket_disable": True,
-            "worker_exit": _release,
-        }
-        for name, value in given.items():
-            self.cfg.set(name, value)
-
-    def load(self) -> Flask:
-        return create_endpoint(self._settings)
+    server.run(functools.partial(create_endpoint, read_settings()), f"0.0.0.0:{port}", "dermloop-endpoint")
 
 
 def _answer(parts: Parts, kind: str, body: bytes) -> Response:
