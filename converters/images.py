@@ -27,8 +27,10 @@ _KINDS: dict[bytes, type[ImageFile]] = {
     b"BM": BmpImageFile,
 }
 _JPEG_QUALITY = 95
-_ORIENTATION = 0x0112
-_TURNS = {
+ORIENTATION = 0x0112
+"""EXIF's tag for it."""
+
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,6 +39,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""How a picture is turned upright, by its EXIF orientation; 1 and unknown ones leave it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +150,12 @@ def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8; 1 where EXIF is absent or damaged."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = image.getexif().get(_ORIENTATION, 1)
+        found = image.getexif().get(ORIENTATION, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
+    turn = TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 

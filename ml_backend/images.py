@@ -11,20 +11,11 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from converters.geometry import ImageSize, PixelBox, upright_size
+from converters.images import ORIENTATION, TURNS
 from ml_backend.errors import UnreadableImageError
 from ml_backend.preprocessing import Pixels
 
 _FORMATS = ("JPEG", "PNG")
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _EXPECTED = "an intact JPEG or PNG picture"
 _BROKEN = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError,
            MemoryError, struct.error, zlib.error)  # fmt: skip
@@ -140,12 +131,12 @@ def _small(image: Image.Image, working_side: int) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    found = image.getexif().get(_ORIENTATION, 1)
-    return found if found in _TURNS else 1
+    found = image.getexif().get(ORIENTATION, 1)
+    return found if found in TURNS else 1
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
