@@ -7,7 +7,6 @@ still is put back for another one. Only the change of the pulse counts, so no tw
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import uuid
@@ -21,11 +20,10 @@ from typing import Any
 
 from huey import Huey, RedisHuey, SqliteHuey
 from huey.consumer import Consumer
-from huey.registry import Message
-from huey.serializer import Serializer
 from redis.exceptions import RedisError
 
 from ml_backend.errors import JobError
+from ml_backend.job_codec import JsonSerializer
 from ml_backend.job_pulse import BEATS, Watch, beating, is_gone, owner
 from telemetry import request_id
 
@@ -42,7 +40,7 @@ _PULSE = "pulse-"
 LEASE_SECONDS = 30.0
 """So long a pulse may stand still before its job counts as left behind."""
 
-_HEALTH_CHECKS = ("NULL", "ping", "auth", "command|docs", "client|setinfo")
+_HEALTH_CHECKS = ("NULL", "ping", "auth", "hello", "command|docs", "client|setinfo")
 """Redis' words for the last command of a connection that only asks whether the store lives."""
 
 _AWAY = (RedisError, OSError)
@@ -143,10 +141,10 @@ class JobQueue:
     def open(cls, address: str | Path, name: str = TRAININGS, lease: float = LEASE_SECONDS) -> JobQueue:
         """The queue of a name at a file (SQLite) or at a `redis://` address; nothing is connected to yet."""
         if str(address).startswith(_REMOTE):
-            huey = RedisHuey(name, url=str(address), serializer=_JsonSerializer(), results=False)
+            huey = RedisHuey(name, url=str(address), serializer=JsonSerializer(), results=False)
             return cls(huey, lease, shared=True)
         Path(address).parent.mkdir(parents=True, exist_ok=True)
-        return cls(SqliteHuey(name, filename=str(address), serializer=_JsonSerializer(), results=False), lease)
+        return cls(SqliteHuey(name, filename=str(address), serializer=JsonSerializer(), results=False), lease)
 
     def require_reachable(self) -> None:
         """Raises JobError where the store does not answer or refuses the login."""
@@ -363,25 +361,6 @@ class JobQueue:
 def request_retrain(queue: JobQueue, reason: str, requested_by: str) -> str:
     """The id of the pending or running retraining; a new one is queued only where there is none."""
     return queue.request(RETRAIN, reason, requested_by).id
-
-
-def list_jobs(queue: JobQueue) -> tuple[Job, ...]:
-    """All jobs on record, newest first."""
-    return queue.jobs()
-
-
-class _JsonSerializer(Serializer):  # type: ignore[misc]
-    def _serialize(self, data: Any) -> bytes:
-        if isinstance(data, Message):
-            return json.dumps({"task": [data.id, data.name, list(data.args or ())]}).encode()
-        return json.dumps({"value": data}).encode()
-
-    def _deserialize(self, data: bytes) -> Any:
-        row = json.loads(data)
-        if "task" in row:
-            task_id, name, args = row["task"]
-            return Message(task_id, name, None, 0, 0, None, tuple(args), {}, None, None)
-        return row["value"]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ml_backend.errors import JobError
-from ml_backend.jobs import RETRAIN, JobHandle, JobQueue, JobState, list_jobs, request_retrain
+from ml_backend.jobs import RETRAIN, JobHandle, JobQueue, JobState, request_retrain
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_asking_twice_gives_the_same_job(queue: JobQueue, tmp_path: Path) -> Non
     elsewhere = JobQueue.open(tmp_path / "jobs.db")
     assert request_retrain(elsewhere, "button", "ml") == first
     elsewhere.close()
-    assert [job.id for job in list_jobs(queue)] == [first]
+    assert [job.id for job in queue.jobs()] == [first]
 
 
 def test_a_job_runs_once_tells_progress_and_makes_room_for_the_next(queue: JobQueue) -> None:
