@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote, urljoin, urlsplit
 import certifi
 import urllib3
 
-from ml_backend.errors import FetchError
+from ml_backend.errors import FetchError, ProtocolError
 
 _RESOLVED = re.compile(r"/(tasks|projects)/[0-9]+/(presign|resolve)/?")
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -51,6 +51,24 @@ class ObjectReader(Protocol):
 
     def read(self, bucket: str, key: str, max_bytes: int) -> bytes:
         """The bytes of an object."""
+        ...
+
+
+class Task(Protocol):
+    """A task of Label Studio, whose data names its picture."""
+
+    @property
+    def id(self) -> int | None:
+        """Its number, None where it has none yet."""
+        ...
+
+    @property
+    def item(self) -> str:
+        """How it is called in messages."""
+        ...
+
+    def get(self, field: str) -> str | None:
+        """The value of a data field, or None where it is absent or no text."""
         ...
 
 
@@ -106,6 +124,13 @@ class ImageSource:
         if _RESOLVED.fullmatch(parts.path):
             return self._stored(parse_qs(parts.query).get("fileuri", [""])[0], task_id)
         raise FetchError(_shown(address), parts.path[:80], "an address that a task can carry", "Import it again.")
+
+    def fetch_of(self, task: Task, field: str) -> bytes:
+        """The bytes of the picture that a task's data names under a field; raises ProtocolError where it names none."""
+        if (address := task.get(field)) is None:
+            cure = "Name the image in the labelling config's Image tag."
+            raise ProtocolError(task.item, None, f"the address of a picture under {field!r}", cure)
+        return self.fetch(address, task.id)
 
     def _stored(self, encoded: str, task_id: int | None) -> bytes:
         """The object that Label Studio's own address for it names."""

@@ -42,6 +42,11 @@ class StoredTask:
     model_versions: frozenset[str]
     answered: bool = False
 
+    @property
+    def item(self) -> str:
+        """How the task is called in messages."""
+        return f"task {self.id}"
+
     def get(self, field: str) -> str | None:
         """The value of a data field."""
         return dict(self.data).get(field)

@@ -17,7 +17,7 @@ from ml_backend.composition import Parts
 from ml_backend.errors import FetchError, NoModelError, NotFoundError, ProtocolError, ServingError, UnreadableImageError
 from ml_backend.label_config import LabelConfig, read_config
 from ml_backend.ml_base import LabelStudioMLBase, accepted
-from ml_backend.protocol import START_TRAINING, PredictRequest, TaskImage
+from ml_backend.protocol import START_TRAINING, PredictRequest
 from ml_backend.service import Analysis, Picture
 from ml_backend.settings import read_settings
 
@@ -98,13 +98,8 @@ class DermloopModel(LabelStudioMLBase):  # type: ignore[misc]
         return {"job": jobs.request_retrain(self._parts.queue, "asked for in Label Studio", "label-studio")}
 
     def _pictures(self, request: PredictRequest, config: LabelConfig) -> list[Picture]:
-        return [Picture(task.item, functools.partial(self._load, task, config.field)) for task in request.tasks]
-
-    def _load(self, task: TaskImage, field: str) -> bytes:
-        if (address := task.get(field)) is None:
-            cure = "Name the image in the labelling config's Image tag."
-            raise ProtocolError(task.item, None, f"the address of a picture under {field!r}", cure)
-        return self._parts.source.fetch(address, task.id)
+        read = self._parts.source.fetch_of
+        return [Picture(task.item, functools.partial(read, task, config.field)) for task in request.tasks]
 
     def _entries(self, analysis: Analysis, request: PredictRequest, config: LabelConfig) -> Answer:
         entries: list[Any] = []

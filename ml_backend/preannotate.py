@@ -10,7 +10,6 @@ from typing import Protocol
 from converters.label_studio.controls import TaskField
 from converters.taxonomy import Taxonomy
 from ml_backend import predictions
-from ml_backend.errors import ProtocolError
 from ml_backend.fetch import ImageSource
 from ml_backend.label_config import LabelConfig, read_config
 from ml_backend.label_studio import NewPrediction, StoredTask
@@ -85,7 +84,7 @@ def preannotate(
     report = PreannotationReport(version, current=len(waiting) - len(due), left_alone=len(tasks) - len(waiting))
     for start in range(0, len(due), chunk_size):
         chunk = due[start : start + chunk_size]
-        pictures = [Picture(f"task {task.id}", functools.partial(_load, source, task, config.field)) for task in chunk]
+        pictures = [Picture(task.item, functools.partial(source.fetch_of, task, config.field)) for task in chunk]
         new, failed = _predicted(chunk, service.analyse(pictures, pipeline=pipeline), config, link_for)
         if new:
             client.push(project_id, new)
@@ -106,13 +105,6 @@ def _predicted(
     known, pairs = analysis.bundle.taxonomy, list(zip(chunk, analysis.outcomes, strict=True))
     new = [made for task, outcome in pairs if (made := _prediction(task, outcome, known, config, link_for)) is not None]
     return new, [(task.id, str(outcome.error)) for task, outcome in pairs if outcome.error is not None]
-
-
-def _load(source: ImageSource, task: StoredTask, image_field: str) -> bytes:
-    address = task.get(image_field)
-    if address is None:
-        raise ProtocolError(f"task {task.id}", None, f"an address under {image_field!r}", "Import the task again.")
-    return source.fetch(address, task.id)
 
 
 def _prediction(

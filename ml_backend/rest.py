@@ -12,7 +12,7 @@ from werkzeug.datastructures import FileStorage
 from ml_backend import answers, openapi
 from ml_backend.bundle import list_bundles
 from ml_backend.composition import Parts
-from ml_backend.errors import NotFoundError, NotUploadedError, OutOfTimeError
+from ml_backend.errors import NotFoundError, NotUploadedError
 from ml_backend.objects import stored_result
 from ml_backend.service import Analysis, Picture
 from telemetry.metrics import CONTENT_TYPE
@@ -97,9 +97,7 @@ def predict_upload(parts: Parts) -> Response:
         raise NotUploadedError("multipart field image", f"{len(files)} files", "one picture", "Use /v1/analyze.")
     found = _analysed(parts, files)
     (outcome,) = found.outcomes
-    if outcome.prediction is None:
-        raise outcome.error or OutOfTimeError(outcome.item, "nothing", "a reading", "Try again.")
-    return jsonify(answers.uploaded(outcome.prediction, found.bundle))
+    return jsonify(answers.uploaded(outcome.required(), found.bundle))
 
 
 def _heatmap(parts: Parts, address: str) -> bytes:
@@ -107,9 +105,9 @@ def _heatmap(parts: Parts, address: str) -> bytes:
     picture = Picture("image", functools.partial(parts.source.fetch, address))
     found = parts.service.analyse([picture], parts.settings.predict_seconds, keep_pixels=True)
     (outcome,) = found.outcomes
-    if outcome.prediction is None or outcome.image is None:
-        raise outcome.error or OutOfTimeError(outcome.item, "nothing", "a reading", "Try again.")
-    return answers.heatmap_of(outcome.image, outcome.prediction, found.bundle)
+    prediction = outcome.required()
+    assert outcome.image is not None, "pixels were asked for"
+    return answers.heatmap_of(outcome.image, prediction, found.bundle)
 
 
 def _stored(parts: Parts, key: str) -> dict[str, Any]:

@@ -45,6 +45,12 @@ class Outcome:
     error: ServingError | None = None
     image: DecodedImage | None = None
 
+    def required(self) -> ImagePrediction:
+        """The prediction; raises the reason why there is none."""
+        if self.prediction is None:
+            raise self.error or OutOfTimeError(self.item, "nothing", "a reading", "Try again.")
+        return self.prediction
+
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
