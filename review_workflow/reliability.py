@@ -76,10 +76,14 @@ def decode(text: str) -> ReaderReliability:
 
 
 def estimate(reviews: Iterable[Review], taxonomy: Taxonomy, iou: float) -> ReaderReliability | None:
-    """The reliability of all dermatologists from the lesions that two or more have named; None where there is none."""
+    """The reliability of all dermatologists from the lesions that two or more have named; None where there is none.
+
+    The same reviews give the same estimate to the last digit, in whatever order they come.
+    """
     labels = _labels(taxonomy)
     place = {label: index for index, label in enumerate(labels)}
-    said = [row for review in reviews for row in _named_by_several(review, place, iou)]
+    ordered = sorted(reviews, key=lambda review: review.image_id)
+    said = [row for review in ordered for row in _named_by_several(review, place, iou)]
     if not said:
         return None
     readers = sorted({reader for row in said for reader in row})

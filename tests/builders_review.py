@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import orjson
 
 from converters import taxonomy as taxonomies
 from converters.annotation import Annotation, Finding, ImageRecord, Lesion
-from converters.geometry import ImageSize, PixelBox
+from converters.geometry import ImageSize, PixelBox, RleMask
 from converters.label_studio import controls, results
 from converters.label_studio.controls import TaskField, Tier, Verdict
 from review_workflow.decisions import Setting
@@ -33,6 +34,7 @@ SECOND_TECHNICIAN = Person("tech2@example.org", Role.TECHNICIAN, 2)
 ANNA = Person("anna@example.org", Role.DERMATOLOGIST, 3)
 BEN = Person("ben@example.org", Role.DERMATOLOGIST, 4)
 QA = Person("qa@example.org", Role.QA, 5)
+CLARA = Person("clara@example.org", Role.DERMATOLOGIST, 7)
 ENGINEER = Person("engineer@example.org", Role.ML_ENGINEER, 6)
 EVERYBODY = (TECHNICIAN, SECOND_TECHNICIAN, ANNA, BEN, QA, ENGINEER)
 STRANGER = 99
@@ -50,6 +52,15 @@ def a_setting(policy: Policy = NO_SECOND_READER, people: Sequence[Person] = EVER
 
 def a_lesion(diagnosis: str = "nv", left: float = 10.0) -> Lesion:
     return Lesion(PixelBox(left, 10.0, left + 50.0, 60.0), diagnosis, TAXONOMY.resolve(diagnosis).severity.value)
+
+
+def painted(lesion: Lesion) -> Lesion:
+    """The lesion with its box painted all over but for its corners."""
+    mask = np.zeros((SIZE.height, SIZE.width), dtype=bool)
+    box = lesion.box
+    mask[int(box.y_min) : int(box.y_max), int(box.x_min) + 5 : int(box.x_max) - 5] = True
+    mask[int(box.y_min) + 5 : int(box.y_max) - 5, int(box.x_min) : int(box.x_max)] = True
+    return replace(lesion, shape=RleMask.from_array(mask))
 
 
 def an_image(number: int = 0, patient: str | None = None) -> ImageRecord:
@@ -75,7 +86,7 @@ def a_submission(
 def a_result(
     lesions: Sequence[Lesion] = (a_lesion(),), verdict: str | None = None, reason: str = "", finding: str | None = None
 ) -> bytes:
-    rows = results.encode(lesions, SIZE, TAXONOMY)
+    rows = results.encode(lesions, SIZE, TAXONOMY, masks=True)
     if finding:
         rows.append(results.encode_choice(controls.FINDING, controls.FINDING_LABELS[finding]))
     if verdict:

@@ -92,6 +92,20 @@ class LabelStudioPage:
         choice.click()
         expect(choice.locator("input")).to_be_checked()
 
+    def paint(self, label: str, left: float, top: float, width: float, height: float) -> None:
+        """Paints a rectangle (shares of the picture) with the brush of a label, in lines from side to side."""
+        self.page.locator(".lsf-label", has_text=label).last.click()
+        shown = self.image.bounding_box()
+        assert shown is not None
+        points = [(left + width * (row % 4 in (1, 2)), top + height * (row // 2) / 10) for row in range(22)]
+        where = [(shown["x"] + x * shown["width"], shown["y"] + y * shown["height"]) for x, y in points]
+        self.page.mouse.move(*where[0])
+        self.page.mouse.down()
+        for x, y in where[1:]:
+            self.page.mouse.move(x, y, steps=4)
+        self.page.mouse.up()
+        expect(self.page.locator(".lsf-outliner-item")).to_have_count(2)
+
     def submit(self) -> None:
         """Presses Submit and waits until Label Studio has stored the answer."""
         with self.page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as answer:

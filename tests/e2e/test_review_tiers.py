@@ -12,6 +12,7 @@ import requests
 from builders_review import TAXONOMY, a_lesion, a_result
 from label_studio_page import LabelStudioPage, chromium
 from label_studio_sdk import LabelStudio
+from playwright.sync_api import Browser
 from review_players import (
     assert_nothing_lost_or_doubled,
     images,
@@ -24,17 +25,28 @@ from review_players import (
     until,
 )
 
-from converters.annotation import ImageRecord
+from converters.annotation import ImageRecord, TruthLevel
+from converters.geometry import RleMask
 from converters.label_studio.config import SEVERITY_COLOURS, labelling_config
 from converters.label_studio.controls import TaskField, Tier
 from converters.taxonomy import Severity
-from dermloop.stack import Login, Stack
+from dermloop.stack import REVIEW, Login, Stack
+from review_workflow.consensus import merge_masks
 from review_workflow.errors import LabelStudioError
+from review_workflow.measures import dice
 from review_workflow.people import Role
 from review_workflow.service import ReviewService
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 IMAGES = 16
+PAINTING = """
+format = 1
+[readers]
+share_with_second = 1.0
+masks = true
+[qa]
+share_of_agreed = 1.0
+"""
 
 
 @pytest.fixture(scope="module")
@@ -232,3 +244,49 @@ def test_a_wrong_secret_and_a_malformed_body_are_refused(stack: Stack) -> None:
     header = {"X-Dermloop-Secret": stack.secrets.webhook}
     answer = requests.post(address, data=b"[1, 2", headers=header, timeout=10)
     assert (answer.status_code, "webhook body" in answer.json()["error"]) == (400, True)
+
+
+def test_what_two_readers_paint_is_merged_by_staple_and_approved_as_one_mask(stack: Stack) -> None:
+    (stack.home.root / "policy.toml").write_text(PAINTING, encoding="utf-8")
+    stack.restart(REVIEW)
+    with set_up_service(stack) as service, chromium() as browser:
+        assert 'BrushLabels name="mask"' in labelling_config(TAXONOMY, Tier.QA, masks=True)
+        (record,) = images(stack.home.images, 104, 1)
+        service.register([record])
+        say(stack, service, login_of(stack, Role.TECHNICIAN), Tier.TECHNICIAN, record, a_result([a_lesion("nv", 60)]))
+        for number, left in enumerate((0.33, 0.36)):
+            reader = login_of(stack, Role.DERMATOLOGIST, number)
+            page = opened(stack, service, browser, reader, Tier.DERMATOLOGIST, record)
+            page.paint("Melanocytic nevus", left, 0.15, 0.18, 0.4)
+            page.choose("Correct")
+            page.screenshot(f"painted-{number + 1}")
+            page.submit()
+            service.settle()
+        readings = [a.annotation.lesions for a in service.review(record.image_id).readings(Tier.DERMATOLOGIST)]
+        one, other = (lesion.shape for (lesion,) in readings)
+        assert isinstance(one, RleMask) and isinstance(other, RleMask) and 0.6 < dice(one, other) < 1
+        page = opened(stack, service, browser, login_of(stack, Role.QA), Tier.QA, record)
+        assert page.pixels_of_colour(SEVERITY_COLOURS[Severity.LOW]) > 200, "the merged mask is drawn"
+        page.choose("Approve")
+        page.screenshot("painted-qa")
+        page.submit()
+        service.settle()
+        ((found, given),) = [pair for pair in service.approved() if pair[0].image_id == record.image_id]
+        assert given[0].level is TruthLevel.CONSENSUS
+        (lesion,) = given[0].lesions
+        assert lesion.shape == merge_masks([one, other])
+        agreed = next(entry for entry in service.history(found.image_id) if entry.happened == "agreed")
+        assert agreed.reason == "all 2 readers"
+        assert service.verify_audit() == ()
+
+
+def opened(
+    stack: Stack, service: ReviewService, browser: Browser, who: Login, tier: Tier, record: ImageRecord
+) -> LabelStudioPage:
+    """Somebody's browser with their open task of an image."""
+    with signed_in(stack, who) as client:
+        tasks = open_tasks(client, service.project(tier), record)
+    task = next(task for task in tasks if task.data[TaskField.ASSIGNEE] in ("", who.email))
+    page = LabelStudioPage(browser, stack.label_studio_url, who.email, who.password)
+    page.open_task(service.project(tier), task.id)
+    return page

@@ -11,6 +11,7 @@ import pytest
 from builders_review import (
     ANNA,
     BEN,
+    CLARA,
     NO_SECOND_READER,
     QA,
     SIZE,
@@ -35,13 +36,11 @@ from review_workflow import reliability
 from review_workflow.consensus import merge_masks
 from review_workflow.decisions import Setting, apply, register, shown
 from review_workflow.merging import settle
-from review_workflow.people import Person, Role
 from review_workflow.policy import Agreement, MaskMerge, Merge, Policy, Readers, Vote
 from review_workflow.reliability import ReaderReliability
 from review_workflow.review import Review
 from review_workflow.states import ReviewState
 
-CLARA = Person("clara@example.org", Role.DERMATOLOGIST, 7)
 READERS = (ANNA, BEN, CLARA)
 THREE = replace(NO_SECOND_READER, readers=Readers(1.0, False, together=3), agreement=Agreement(diagnosis=0.6))
 WEIGHED = replace(THREE, merge=Merge(diagnosis=Vote.DAWID_SKENE, after_lesions=20))
