@@ -47,6 +47,11 @@ class PixelBox:
             raise GeometryError("box", edges, "finite edges with left ≤ right and top ≤ bottom", "Redraw the box.")
 
     @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom in pixels."""
+        return self.x_min, self.y_min, self.x_max, self.y_max
+
+    @property
     def width(self) -> float:
         """Horizontal extent in pixels."""
         return self.x_max - self.x_min
@@ -290,6 +295,16 @@ def percent_to_pixel(box: PercentBox, size: ImageSize) -> PixelBox:
         left, top = box.x * size.width / 100, box.y * size.height / 100
         return PixelBox(left, top, left + box.width * size.width / 100, top + box.height * size.height / 100)
     return percent_to_rotated(box, size).envelope()
+
+
+def require_near(box: PixelBox, size: ImageSize, item: str) -> None:
+    """Raises GeometryError naming `item` for a box that misses the image or sticks out by more than its sides."""
+    touches = box.x_max > 0 and box.y_max > 0 and box.x_min < size.width and box.y_min < size.height
+    near = box.x_min >= -size.width and box.y_min >= -size.height
+    if touches and near and box.x_max <= 2 * size.width and box.y_max <= 2 * size.height:
+        return
+    edges = tuple(float(f"{edge:.6g}") for edge in box.edges)
+    raise GeometryError(item, edges, f"a region on {size.width}×{size.height} pixels", "Move it into the image.")
 
 
 def envelope(points: tuple[Point, ...]) -> PixelBox:

@@ -105,7 +105,7 @@ def _key(item: DatasetItem) -> str:
 
 def _shown(lesion: Lesion) -> str:
     box = lesion.box
-    edges = ", ".join(f"{edge:.1f}" for edge in (box.x_min, box.y_min, box.x_max, box.y_max))
+    edges = ", ".join(f"{edge:.1f}" for edge in box.edges)
     shape = "" if lesion.shape is None else f" {type(lesion.shape).__name__}"
     return f"{lesion.title} [{edges}]{shape}"
 

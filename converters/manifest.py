@@ -187,7 +187,7 @@ def _ring(points: Any) -> tuple[tuple[float, float], ...]:
 
 
 def _box_row(box: PixelBox) -> list[float]:
-    return [float(edge) for edge in (box.x_min, box.y_min, box.x_max, box.y_max)]
+    return [float(edge) for edge in box.edges]
 
 
 def _pairs(rows: Any) -> tuple[tuple[str, str], ...]:

@@ -19,7 +19,7 @@ from converters.formats.contract import (
 )
 from converters.formats.large_json import LargeObject, open_object
 from converters.formats.located import address_id, measured, require_size
-from converters.geometry import ImageSize, KeyPoint, PixelBox, Polygon, RotatedBox
+from converters.geometry import ImageSize, KeyPoint, PixelBox, Polygon, RotatedBox, require_near
 from converters.label_studio import controls
 from converters.label_studio.addresses import ImageFolder, parse_address
 from converters.report import refused
@@ -27,6 +27,10 @@ from converters.taxonomy import Diagnosis, Taxonomy
 
 EXTRA = "dermloop"
 CROWD = ("iscrowd", "1")
+_ROUNDED = 2.0
+"""Pixels by which `bbox` may differ from the box around the segmentation, whatever its size."""
+_SAME = 0.5
+"""Overlap from which two boxes are taken for one that was measured in two ways."""
 
 
 def read(source: Path, settings: ReadSettings) -> ReadResult:
@@ -161,6 +165,10 @@ def _lesion(row: Mapping[str, Any], size: ImageSize, categories: Mapping[Any, _C
         shape = _turned(shape, float(extra["turned"]))
     elif not extra and isinstance(shape, Polygon) and {*shape.outline} == {*_pairs(box_ring(box)[0])}:
         shape = None
+    surrounded = None if shape is None or isinstance(shape, PixelBox) else shape.envelope()
+    if surrounded is not None:
+        require_near(surrounded, size, f"{item}, segmentation")
+        _require_agreement(box, surrounded.clipped(size), item)
     facts = {name: value for name, value in extra.items() if name not in ("box", "turned")}
     lesion = manifest.decode_lesion({**facts, "box": [box.x_min, box.y_min, box.x_max, box.y_max]})
     attributes = lesion.attributes
@@ -168,22 +176,30 @@ def _lesion(row: Mapping[str, Any], size: ImageSize, categories: Mapping[Any, _C
         attributes = (*attributes, CROWD)
     return replace(
         lesion,
-        box=shape.envelope() or box if shape is not None and not isinstance(shape, PixelBox) else box,
+        box=surrounded or box,
         shape=shape,
         diagnosis=category.diagnosis.code if category.diagnosis else None,
         severity=category.severity,
         score=row.get("score"),
         attributes=attributes,
-        keypoints=_read_keypoints(row.get("keypoints") or (), category.keypoints, item),
+        keypoints=_read_keypoints(row.get("keypoints") or (), category.keypoints, size, item),
     )
+
+
+def _require_agreement(box: PixelBox, around: PixelBox, item: str) -> None:
+    """Raises GeometryError where `bbox` is not the box around the region, as when corners are written for sides."""
+    off = max(abs(one - other) for one, other in zip(box.edges, around.edges, strict=True))
+    if off > _ROUNDED and box.iou(around) < _SAME:
+        edges = tuple(round(edge, 1) for edge in around.edges)
+        cure = "Write bbox as left, top, width and height."
+        raise GeometryError(f"{item}, bbox", box.edges, f"the edges of the segmentation, {edges}", cure)
 
 
 def _inside(box: PixelBox, size: ImageSize, item: str) -> PixelBox:
     clipped = box.clipped(size)
     if abs(clipped.area - box.area) > 1e-6 + 0.01 * (box.width + box.height) or (box.area > 0 and clipped.area == 0):
-        edges = (box.x_min, box.y_min, box.x_max, box.y_max)
         expected = f"left, top, right and bottom inside {size.width}×{size.height} pixels"
-        raise GeometryError(f"{item}, bbox", edges, expected, "Correct the box.")
+        raise GeometryError(f"{item}, bbox", box.edges, expected, "Correct the box.")
     return clipped
 
 
@@ -197,12 +213,17 @@ def _pairs(flat: list[float]) -> list[tuple[float, float]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _read_keypoints(flat: Iterable[float], names: tuple[str, ...], item: str) -> tuple[KeyPoint, ...]:
+def _read_keypoints(flat: Iterable[float], names: tuple[str, ...], size: ImageSize, item: str) -> tuple[KeyPoint, ...]:
     numbers = [float(value) for value in flat]
     if len(numbers) != 3 * len(names) and numbers:
         raise AnnotationError(f"{item}, keypoints", len(numbers), f"{3 * len(names)} numbers", "Correct the points.")
     triples = zip(names, numbers[::3], numbers[1::3], numbers[2::3], strict=False)
-    return tuple(KeyPoint(x, y, name, seen == 2) for name, x, y, seen in triples if seen)
+    points = tuple(KeyPoint(x, y, name, seen == 2) for name, x, y, seen in triples if seen)
+    for point in points:
+        if not (-1 <= point.x <= size.width + 1 and -1 <= point.y <= size.height + 1):
+            place, expected = f"{item}, keypoint {point.name}", f"a point inside {size.width}×{size.height} pixels"
+            raise GeometryError(place, (point.x, point.y), expected, "Correct the point.")
+    return points
 
 
 def sniff(source: Path) -> bool:

@@ -7,6 +7,7 @@ Source: the VOC 2012 development kit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -150,9 +151,12 @@ def _lesion(found: Element, size: ImageSize, first: int, taxonomy: Taxonomy, ite
 def _number(parent: Element, path: str, item: object) -> float:
     text = parent.findtext(path)
     try:
-        return float(text or "")
-    except ValueError as error:
-        raise AnnotationError(f"{item}, {path}", text, "a number", "Correct the file.") from error
+        number = float(text or "")
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise AnnotationError(f"{item}, {path}", text, "a number", "Correct the file.")
+    return number
 
 
 def sniff(source: Path) -> bool:

@@ -22,6 +22,7 @@ from converters.geometry import (
     percent_to_pixel,
     percent_to_rotated,
     pixel_to_percent,
+    require_near,
     rotated_to_percent,
 )
 from converters.label_studio.brush import decode_brush, encode_brush
@@ -81,7 +82,7 @@ def _rectangle(value: Mapping[str, Any], size: ImageSize, item: str) -> Shape:
         raise ValueError("negative side")
     if rotation % 360:
         turned = percent_to_rotated(percent, size)
-        _require_touch(turned.envelope(), size, item)
+        require_near(turned.envelope(), size, item)
         return turned
     return _inside(percent_to_pixel(percent, size), size, item)
 
@@ -102,29 +103,22 @@ def _inside(box: PixelBox, size: ImageSize, item: str) -> PixelBox:
 
 def _edges(box: PixelBox) -> tuple[float, float, float, float]:
     """Left, top, right and bottom, for a message."""
-    left, top, right, bottom = (round(edge, 2) for edge in (box.x_min, box.y_min, box.x_max, box.y_max))
+    left, top, right, bottom = (round(edge, 2) for edge in box.edges)
     return left, top, right, bottom
-
-
-def _require_touch(box: PixelBox, size: ImageSize, item: str) -> None:
-    if box.x_max <= 0 or box.y_max <= 0 or box.x_min >= size.width or box.y_min >= size.height:
-        raise GeometryError(
-            item, _edges(box), f"a region on {size.width}×{size.height} pixels", "Move it into the image."
-        )
 
 
 def _ellipse(value: Mapping[str, Any], size: ImageSize, item: str) -> Shape:
     x, y, rx, ry = (float(value[name]) for name in ("x", "y", "radiusX", "radiusY"))
     w, h = size.width / 100, size.height / 100
     shape = Ellipse(x * w, y * h, rx * w, ry * h, float(value.get("rotation") or 0))
-    _require_touch(shape.envelope(), size, item)
+    require_near(shape.envelope(), size, item)
     return shape
 
 
 def _polygon(value: Mapping[str, Any], size: ImageSize, item: str) -> Shape:
     points = tuple((float(x) * size.width / 100, float(y) * size.height / 100) for x, y in value["points"])
     shape = Polygon(points[:-1] if len(points) > 3 and points[0] == points[-1] else points)
-    _require_touch(shape.envelope(), size, item)
+    require_near(shape.envelope(), size, item)
     return shape
 
 

@@ -144,3 +144,35 @@ def test_a_voc_file_that_counts_from_nought_is_read_as_it_was_meant(tmp_path: Pa
     )
     (item,), _ = read_all(tmp_path, find("voc"), ReadSettings(TAXONOMY))
     assert item.truth.lesions[0].box == PixelBox(0, 5, 9, 8)
+
+
+COCO_ROW = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 1200, "bbox": [10, 20, 30, 40]}
+OUTLINE = [10, 20, 40, 20, 40, 60, 10, 60.5]
+WRONG = {
+    "bbox: got (10.0, 20.0, 70.0, 79.0); expected the edges of the segmentation, (10.0, 20.0, 40.0, 60.5)": {
+        "bbox": [10, 20, 60, 59]
+    },
+    "segmentation: got (10.0, 20.0, 40.0, 1e+20); expected a region on 100×80 pixels": {
+        "segmentation": [[10, 20, 40, 20, 40, 1e20, 10, 60]]
+    },
+    "keypoint eye: got (-50.0, 3.0); expected a point inside 100×80 pixels": {"keypoints": [-50, 3, 2]},
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_a_coco_row_that_contradicts_itself_is_refused(tmp_path: Path, said: str) -> None:
+    row = {**COCO_ROW, "segmentation": [OUTLINE], **WRONG[said]}
+    images = [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}]
+    categories = [{"id": 1, "name": "mel", "keypoints": ["eye"]}]
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"images": images, "annotations": [row], "categories": categories}))
+    items, (entry,) = read_all(path, find("coco"), ReadSettings(TAXONOMY))
+    assert items == () and said in f"{entry.item.partition('annotation 1, ')[2]}: got {entry.value}; {entry.reason}"
+
+
+def test_a_voc_file_whose_size_is_no_number_is_refused(items: tuple[DatasetItem, ...], tmp_path: Path) -> None:
+    converted(items[:1], find("voc"), tmp_path / "out")
+    path = tmp_path / "out" / "Annotations" / "0.xml"
+    path.write_text(path.read_text().replace("<width>100<", "<width>NaN<"))
+    found, (entry,) = read_all(tmp_path / "out", find("voc"), ReadSettings(TAXONOMY))
+    assert found == () and "size/width" in entry.item
