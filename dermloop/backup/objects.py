@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 
 import orjson
 
 from dermloop.backup.archive import Reader, Writer
 from dermloop.errors import BackupError
-from ml_backend.errors import ServingError
+from ml_backend.errors import ServingError, StoreError
 from ml_backend.s3 import ObjectStore, StoredObject
 
-_LARGEST = 5 << 30
-_MEMORY = 32 << 20
 _HEADS = "objects/{bucket}.heads.jsonl"
 
 
@@ -21,19 +20,33 @@ def add_bucket(writer: Writer, endpoint: str | None, bucket: str) -> None:
     store = ObjectStore(endpoint)
     heads: list[bytes] = []
     try:
-        for key, _ in store.keys(bucket, ""):
-            head = store.head(bucket, key)
-            if head is None:
-                continue
-            with tempfile.SpooledTemporaryFile(_MEMORY) as stream:
-                stream.write(store.read(bucket, key, _LARGEST))
-                writer.add(f"objects/{bucket}/{key}", stream)
-            heads.append(_encode(head))
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "object"
+            for key, _ in store.keys(bucket, ""):
+                if (head := _fetched(store, bucket, key, copy)) is None:
+                    continue
+                with copy.open("rb") as stream:
+                    writer.add(f"objects/{bucket}/{key}", stream)
+                heads.append(_encode(head))
     except ServingError as error:
         raise BackupError(error.item, error.value, error.expected, error.cure) from error
     with tempfile.TemporaryFile() as stream:
         stream.writelines(heads)
         writer.add(_HEADS.format(bucket=bucket), stream)
+
+
+def _fetched(store: ObjectStore, bucket: str, key: str, copy: Path) -> StoredObject | None:
+    """The head of an object whose bytes are in a file now; None where it was deleted since it was listed."""
+    head = store.head(bucket, key)
+    if head is None:
+        return None
+    try:
+        store.fetch(bucket, key, copy)
+    except StoreError:
+        if store.head(bucket, key) is None:
+            return None
+        raise
+    return head
 
 
 def is_empty(endpoint: str | None, bucket: str) -> bool:
