@@ -25,6 +25,7 @@ from training import datasets
 from training.config import DetectorConfig
 from training.datasets import YoloFolder
 from training.errors import ConfigError, DataError, MissingExtraError, ParityError
+from training.folding import folded
 from training.quiet import children_to, quiet
 from training.runs import Run
 
@@ -87,10 +88,13 @@ def train(
 
 def export(checkpoint: Path, target: Path, image_size: int) -> Path:
     """The checkpoint's ONNX graph at `target`: dynamic batch, fixed square, without suppression inside."""
+    import onnx
+
     model = _ultralytics(target.parent)(checkpoint)
-    written = model.export(format="onnx", imgsz=image_size, dynamic=True, simplify=True, device="cpu", verbose=False)
+    written = model.export(format="onnx", imgsz=image_size, dynamic=True, simplify=False, device="cpu", verbose=False)
+    onnx.save(folded(onnx.load(written)), target)
     if Path(written) != target:
-        shutil.move(written, target)
+        Path(written).unlink()
     return target
 
 

@@ -6,7 +6,6 @@ then folds what is constant, batch normalisation behind convolutions above all.
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from ml_backend.onnx_session import Graph
 from ml_backend.preprocessing import Floats, Pixels
 from training import networks
 from training.errors import ParityError
+from training.folding import folded
 from training.networks import NetworkPlan
 
 _OUTPUTS = ("logits", "cam")
@@ -35,7 +35,7 @@ def export(shape: NetworkPlan, model: Any, target: Path, golden: Pixels, toleran
     serving = networks.serving_graph(shape, model)
     batch = preprocessing.scale_crops(golden, shape.scaling)
     wanted: list[Floats] = [np.asarray(answer) for answer in serving(batch, training=False)]
-    _save(_folded(_converted(serving, batch.shape[1:])), target)
+    _save(folded(_converted(serving, batch.shape[1:])), target)
     found = Graph(target).run(batch)
     scale = max(float(np.abs(wanted[0]).max()), 1e-6)
     gap = float(max(np.abs(a - b).max() for a, b in zip(found, wanted, strict=True))) / scale
@@ -81,27 +81,6 @@ def _filled(model: Any, values: Mapping[str, NDArray[Any]]) -> Any:
         else:
             model.graph.input.append(one)
     return model
-
-
-def _folded(model: Any) -> Any:
-    """The graph with everything constant computed once, by standard operators alone."""
-    import onnx
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        draft, target = Path(folder) / "draft.onnx", Path(folder) / "folded.onnx"
-        onnx.save(model, draft)
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(target)
-        options.log_severity_level = 3
-        onnxruntime.InferenceSession(str(draft), options, providers=["CPUExecutionProvider"])
-        found = onnx.load(target)
-    spoken = {node.domain for node in found.graph.node}
-    versions = [one for one in found.opset_import if one.domain in spoken]
-    del found.opset_import[:]
-    found.opset_import.extend(versions)
-    return found
 
 
 def _save(model: Any, path: Path) -> None:
