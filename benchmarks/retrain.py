@@ -1,136 +1,213 @@
 """What retraining costs: one part against both, a cached epoch against the first, evaluation against bare prediction.
 
-Prints a JSON object a line: `{"bench", "ours", "peer", "limit", "unit", "note"}`. Pictures are drawn, models start from
-scratch, everything runs on the processor in one process. The stages keep the recipe's own ratio of epochs. Training is
-given in processor seconds, so that a busy machine measures what a quiet one does; evaluation by the clock.
+`python -m benchmarks.retrain [--images FOLDER] [--work FOLDER] [LINE…]` prints a JSON object a line: `{"bench", "ours",
+"peer", "limit", "unit", "note"}`. FOLDER holds pictures and their `metadata.csv`; without it they are drawn. What is
+trained on is enlarged to a telephone's 12 megapixels. Everything runs on the processor in one process, after a short
+training that loads the libraries. Training is given in processor seconds, so that a busy machine measures what a quiet
+one does; evaluation by the clock.
 """
 
 from __future__ import annotations
 
-import hashlib
+import argparse
 import json
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-from converters import taxonomy
-from converters.dataset import Dataset, DatasetItem, DatasetVersion, Split, freeze
-from converters.splits import SplitPolicy, split
+from photographs import photographs, pictures_to_evaluate
+
+from converters import dataset
+from converters.dataset import DatasetItem, DatasetVersion, Split
 from converters.taxonomy import Target
-from dermloop.demo import DemoOptions, render
 from ml_backend.bundle import ModelBundle, set_champion
 from ml_backend.images import DecodedImage
 from ml_backend.pipeline import ImagePrediction, Pipeline
-from training import classifier, config, datasets, detector, evaluation, registry, retrain, runs
+from training import augment, classifier, config, datasets, detector, evaluation, networks, registry, retrain, runs
 from training.config import TrainingConfig
+from training.retrain import Only
 
-PICTURES = 96
-SIDE = 768
-SHARE = 6
-"""Epochs are the recipe's, divided by this."""
+PICTURES, SIDE = 96, 3464
 EVALUATED = 1000
+TIMES = 3
+SHARE = 2
+"""A round has the recipe's epochs, divided by this."""
+STAGES: tuple[Only, Only] = ("detector", "classifier")
+LINES = ("one_stage", "cached_epoch", "evaluate_1000")
 
 
 def main() -> None:
-    """Runs every line of the bench."""
+    """Runs the lines that are asked for, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("lines", nargs="*", default=LINES, help=f"some of {', '.join(LINES)}")
+    parser.add_argument("--images", type=Path, help="a folder of pictures with metadata.csv")
+    parser.add_argument("--work", type=Path, help="keep the pictures here for the next time")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        version = _version(folder, PICTURES, Split.TEST)
-        settings = _settings()
-        _train(version, folder / "warm", replace(settings, **_one_epoch(settings)), None)
-        both = _processor(lambda: _train(version, folder, settings, None))
-        for stage in ("detector", "classifier"):
-            alone = _processor(lambda: _train(version, folder, settings, stage))  # noqa: B023 (called at once)
-            note = f"processor seconds of the {stage} alone on cached data; peer: both parts from nothing"
-            _line(f"retrain.one_stage.{stage}", alone, both, both / 2, "s", note)
-        _cached_epoch(version, folder, settings)
-        _evaluation(folder)
+        folder, kept = Path(name), options.work or Path(name)
+        version = _made(kept / "train", partial(photographs, options.images, PICTURES, SIDE))
+        _champion(version, folder)
+        if "one_stage" in options.lines:
+            _one_stage(version, folder)
+        if "cached_epoch" in options.lines:
+            _cached_epoch(version, folder)
+        if "evaluate_1000" in options.lines:
+            _evaluation(folder, _made(kept / "test", partial(pictures_to_evaluate, options.images, EVALUATED)))
 
 
-def _version(folder: Path, count: int, last: Split) -> DatasetVersion:
-    """So many pictures, split; beyond PICTURES the same pixels come again in files of their own."""
-    sources, items = {}, []
-    images = folder / f"images-{count}"
-    images.mkdir()
-    drawn = [render(1, number, DemoOptions(size=SIDE)) for number in range(min(count, PICTURES))]
-    for number in range(count):
-        picture = drawn[number % len(drawn)]
-        content = _marked(picture.content, number // len(drawn))
-        record = replace(picture.record, image_id=hashlib.sha256(content).hexdigest())
-        path = images / f"{record.image_id}.jpg"
-        path.write_bytes(content)
-        sources[record.image_id] = path
-        truth = replace(picture.truth, image_id=record.image_id)
-        items.append(DatasetItem(record, truth, last if count > PICTURES else None))
-    whole = Dataset(taxonomy.read(), tuple(items))
-    if count <= PICTURES:
-        whole = split(whole, SplitPolicy())
-    return freeze(whole, sources, folder / "datasets", {"of": "bench"})
+def _made(folder: Path, make: Callable[[Path], DatasetVersion]) -> DatasetVersion:
+    """The version under a folder, made where there is none yet."""
+    known = next(iter((folder / "datasets").glob("*/version.json")), None)
+    return dataset.load(known.parent) if known else make(folder / "images")
 
 
-def _marked(content: bytes, number: int) -> bytes:
-    """The same JPEG picture with a comment: another file."""
-    return content[:2] + b"\xff\xfe\x00\x06" + number.to_bytes(4, "big") + content[2:] if number else content
-
-
-def _settings() -> TrainingConfig:
-    first = config.recipe("first")
-    return replace(
+def _champion(version: DatasetVersion, folder: Path) -> None:
+    """A bundle to start from, of one epoch: what it costs to go on from it does not depend on how good it is."""
+    first = config.recipe("loop")
+    settings = replace(
         first,
-        detector=replace(first.detector, epochs=first.detector.epochs // SHARE, weights="scratch"),
-        classifier=replace(first.classifier, epochs=max(first.classifier.epochs // SHARE, 1), weights="scratch"),
+        detector=replace(first.detector, epochs=1, weights="scratch"),
+        classifier=replace(first.classifier, epochs=1, weights="scratch"),
     )
-
-
-def _one_epoch(settings: TrainingConfig) -> dict[str, Any]:
-    return {
-        "detector": replace(settings.detector, epochs=1),
-        "classifier": replace(settings.classifier, epochs=1),
-    }
-
-
-def _train(version: DatasetVersion, folder: Path, settings: TrainingConfig, only: Any) -> None:
     models = folder / "models"
-    parts = retrain.train(version, models=models, runs=folder / "runs", config=settings, only=only)
-    bundle = retrain.pair(parts, version, models, settings, registry.champion(models))
+    parts = retrain.train(version, models=models, runs=folder / "runs", config=settings)
+    bundle = retrain.pair(parts, version, models, settings, None)
+    retrain.evaluate(bundle, version, settings)
     set_champion(models, bundle.version)
 
 
-def _cached_epoch(version: DatasetVersion, folder: Path, settings: TrainingConfig) -> None:
-    """Processor seconds to the end of the first epoch, of a first run on a version and of a second one."""
-    cache, both = folder / "fresh", []
-    settings = replace(settings, **_one_epoch(settings))
-    for name in ("first", "second"):
-        parts = []
-        for stage in (detector, classifier):
-            ended: list[float] = []
-
-            def note(part: str, done: int, total: int, text: str) -> None:
-                ended.extend([time.process_time()] if done == 1 else [])  # noqa: B023 (called before the next round)
-
-            run = runs.start(folder / name, "epoch", version.digest, settings, note)
-            began = time.process_time()
-            if stage is detector:
-                detector.train(version, run, cache, settings.detector)
-            else:
-                classifier.fit(version, run, cache, settings.classifier)
-            parts.append(ended[0] - began)
-        both.append(parts)
-    for number, stage_name in enumerate(("detector", "classifier")):
-        first, second = both[0][number], both[1][number]
-        note_text = f"processor seconds until the {stage_name}'s first epoch ends, second run; peer: first run"
-        _line(f"retrain.cached_epoch.{stage_name}", second, first, first / 1.5, "s", note_text)
+def _one_stage(version: DatasetVersion, folder: Path) -> None:
+    """One round of the loop from the champion to the gate's verdict: both parts, and each alone on the same version."""
+    _uncached(folder)
+    both, again, *alone = (_round(version, folder, only) for only in (None, None, *STAGES))
+    for stage, ours in zip(STAGES, alone, strict=True):
+        note = (
+            f"processor seconds of half the recipe loop, {len(version.dataset.items)} photographs, for the {stage}"
+            f" alone, {1 - ours / both:.0%} less than peer: both parts on a version that is new;"
+            f" {1 - ours / again:.0%} less than both on one whose crops are cached, {again:.1f} s"
+        )
+        _line(f"retrain.one_stage.{stage}", ours, both, both / 2, "s", note)
 
 
-def _evaluation(folder: Path) -> None:
+def _loop() -> TrainingConfig:
+    """The recipe of a round, in its own ratio of epochs but shorter."""
+    loop = config.recipe("loop")
+    return replace(
+        loop,
+        detector=replace(loop.detector, epochs=loop.detector.epochs // SHARE),
+        classifier=replace(loop.classifier, epochs=loop.classifier.epochs // SHARE),
+    )
+
+
+def _round(version: DatasetVersion, folder: Path, only: Only | None) -> float:
+    """Processor seconds of a retraining, promotion left out so that all start from the same champion."""
+    settings = _loop()
+    champion = registry.champion(folder / "models")
+    assert champion is not None
+    began = time.process_time()
+    marks: list[str] = []
+
+    def note(stage: retrain.StageReport) -> None:
+        marks.append(f"{stage.stage} {stage.seconds:.1f} s")
+
+    places = folder / "models", folder / "runs"
+    retrain.retrain(version, models=places[0], runs=places[1], config=settings, only=only, on_stage=note)
+    spent = time.process_time() - began
+    print(
+        f"a round of {only or 'both parts'}: {spent:.1f} processor seconds ({', '.join(marks)})",
+        file=sys.stderr,
+        flush=True,
+    )
+    set_champion(folder / "models", champion.version)
+    return spent
+
+
+def _uncached(folder: Path) -> None:
+    shutil.rmtree(folder / "runs" / "cache")
+
+
+def _cached_epoch(version: DatasetVersion, folder: Path) -> None:
+    """An epoch from the cache; against the same with decoding and cutting its photographs, as the first run does."""
+    settings = _loop()
+    for stage in STAGES:
+        cache = folder / f"fresh-{stage}"
+        epoch = _epochs(version, folder, stage, cache, settings)
+        known = _preparing(version, stage, cache, settings)
+        fresh = [_preparing(version, stage, folder / f"{stage}-{number}", settings) for number in range(TIMES)]
+        note = f"processor seconds of an epoch of the {stage} in a second run"
+        _cached_line(stage, epoch + known, epoch + median(fresh), median(fresh), note, version)
+    cache = folder / "fresh-classifier"
+    settings = _frozen(folder)
+    first, second = (_epochs(version, folder, "classifier", cache, settings) for _ in range(2))
+    peer, note = (
+        first + median(fresh),
+        "processor seconds of an epoch of VGG16 while its backbone is frozen, second run",
+    )
+    _cached_line("classifier_frozen", second + known, peer, median(fresh), note, version)
+
+
+def _cached_line(name: str, ours: float, peer: float, fresh: float, note: str, version: DatasetVersion) -> None:
+    count = len(version.dataset.items)
+    why = f"peer: the first run, with {fresh:.1f} for decoding and cutting {count} photographs of 12 megapixels"
+    _line(f"retrain.cached_epoch.{name}", ours, peer, peer / 1.5, "s", f"{note}; {why}; medians of {TIMES}")
+
+
+def _preparing(version: DatasetVersion, stage: Only, cache: Path, settings: TrainingConfig) -> float:
+    """Processor seconds until what a stage learns from is at hand."""
+    began = time.process_time()
+    if stage == "detector":
+        side, weight = settings.detector.image_size, settings.detector.agreement_weight
+        datasets.yolo_folder(version, cache, side, outlines=True, agreement_weight=weight)
+    else:
+        chosen = settings.classifier
+        wide, margin = augment.wide_size(chosen)
+        for split, size, padding in (
+            (Split.TRAIN, wide, margin),
+            (Split.VAL, chosen.image_size, chosen.crop_padding),
+        ):
+            datasets.crops(version, split, chosen.target, size=size, padding=padding, cache=cache)
+    return time.process_time() - began
+
+
+def _frozen(folder: Path) -> TrainingConfig:
+    """A training that begins with a frozen backbone; what its weights are makes no epoch longer."""
+    path, loop = folder / "backbone.weights.h5", _loop()
+    side = loop.classifier.image_size
+    keras = networks.keras_library()
+    keras.applications.VGG16(include_top=False, weights=None, input_shape=(side, side, 3)).save_weights(path)
+    return replace(loop, classifier=replace(loop.classifier, weights=str(path), frozen_epochs=1 + TIMES, epochs=1))
+
+
+def _epochs(version: DatasetVersion, folder: Path, stage: Only, cache: Path, settings: TrainingConfig) -> float:
+    """Processor seconds of an epoch once the graph is traced: the median of those after the first."""
+    ended: list[float] = []
+
+    def note(part: str, done: int, total: int, text: str) -> None:
+        ended.extend([time.process_time()] if done == len(ended) + 1 else [])
+
+    run = runs.start(folder / "epochs", "epoch", version.digest, settings, note)
+    count = 1 + TIMES
+    if stage == "detector":
+        detector.train(version, run, cache, replace(settings.detector, epochs=count, weights="scratch"))
+    elif settings.classifier.frozen_epochs == count:
+        classifier.fit(version, run, cache, settings.classifier)
+    else:
+        classifier.fit(version, run, cache, replace(settings.classifier, epochs=count, weights="scratch"))
+    return median(later - earlier for earlier, later in pairwise(ended[:count]))
+
+
+def _evaluation(folder: Path, version: DatasetVersion) -> None:
     """Seconds for 1,000 images: the cases of a report, against the served batch path alone and over as many crops."""
     bundle = registry.champion(folder / "models")
     if bundle is None:
         raise SystemExit("no champion to evaluate")
-    version = _version(folder, EVALUATED, Split.TEST)
     measured = _Cost.of(lambda: evaluation.cases_of(bundle, version, Split.TEST))
     served, more, crops = _served(bundle, version)
     both = served + more
@@ -192,12 +269,6 @@ def _twice(item: DatasetItem, answer: ImagePrediction, bundle: ModelBundle) -> i
         if datasets.class_index(lesion, Target.MALIGNANCY, bundle.taxonomy) == 1
     ]
     return sum(any(box.iou(one.box) >= 0.5 for one in answer.lesions) for box in malignant)
-
-
-def _processor(work: Callable[[], object]) -> float:
-    began = time.process_time()
-    work()
-    return time.process_time() - began
 
 
 def _line(bench: str, ours: float, peer: float | None, limit: float | None, unit: str, note: str) -> None:
