@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import errno
 import os
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ ERRORS = (ConversionError, DermloopError, ReviewError, ServingError, TelemetryEr
 """The root error of every package; each becomes one sentence and exit status 1."""
 
 _DEBUG = "DERMLOOP_DEBUG"
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 app = typer.Typer(
     help="Annotate and train on dermatology images. Supports annotation and research; no diagnosis.",
@@ -102,6 +104,11 @@ def main() -> None:
         if os.environ.get(_DEBUG):
             raise
         fail(str(error))
+    except OSError as error:
+        if os.environ.get(_DEBUG) or error.errno not in _DISK:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        fail(f"{place}{error.strerror}. Free space or grant rights, then give the command again.")
     except KeyboardInterrupt:
         fail("Interrupted.", 130)
 

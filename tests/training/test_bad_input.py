@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -115,6 +117,19 @@ def test_a_promotion_that_finds_no_room_leaves_log_and_champion_as_they_were(tmp
     assert (registry.history(models), champion_version(models)) == ((first,), one.version)
     registry.promote(models, two.version, None, why="again", force=True)
     assert champion_version(models) == two.version
+
+
+def test_a_command_on_a_full_disk_ends_in_a_sentence(tmp_path: Path) -> None:
+    one = bundle(tmp_path, champion=False)
+    command = (
+        f"ulimit -f 0; exec {sys.executable} -c 'from dermloop.cli import main; main()' "
+        f"promote {one.version} --home {tmp_path} --why better --force"
+    )
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Free space or grant rights" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert registry.history(one.root.parent) == ()
 
 
 def test_a_class_without_crops_and_one_missing_from_validation_are_told() -> None:
