@@ -11,7 +11,9 @@ from typing import Any
 from converters.annotation import Lesion
 from converters.dataset import DatasetItem
 from converters.duplicates import near_duplicates
-from converters.report import Entry, summary
+from converters.report import Entry, counted, ledger, summary
+
+_PAIRS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Inspection:
     duplicates: tuple[tuple[str, str], ...]
     crossing: tuple[tuple[str, str], ...]
     left_out: Mapping[str, int]
+    reasons: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON."""
@@ -40,19 +43,29 @@ class Inspection:
 
     def text(self) -> str:
         """The same for people, a line for each count."""
-        lines = [f"{self.images} images, {self.lesions} lesions, {self.patients} patients known"]
+        lines = [
+            f"{counted(self.images, 'image')}, {counted(self.lesions, 'lesion')}, "
+            f"{counted(self.patients, 'patient')} known"
+        ]
         for name in ("classes", "findings", "splits", "skin_types", "sexes", "confirmations", "sizes", "left_out"):
             counts = getattr(self, name)
             shown = ", ".join(f"{key} {count}" for key, count in counts.items() if count)
-            lines.append(f"{name.replace('_', ' '):14} {shown or '-'}")
-        lines.append(f"near-duplicates {len(self.duplicates)} pairs, {len(self.crossing)} of them across splits")
+            lines.append(f"{name.replace('_', ' '):15} {shown or '-'}")
+        lines += [f"  {reason}" for reason in self.reasons]
+        across = f", {len(self.crossing)} of them across splits" if self.crossing else ""
+        lines.append(f"near-duplicates {counted(len(self.duplicates), 'pair')}{across}")
+        shown_pairs = dict.fromkeys((*self.crossing, *self.duplicates))
+        lines += [f"  {one} and {other}" for one, other in list(shown_pairs)[:_PAIRS]]
+        if len(shown_pairs) > _PAIRS:
+            lines.append(f"  … {len(shown_pairs) - _PAIRS} more; --json has them all")
         if self.synthetic:
-            lines.append(f"synthetic      {self.synthetic}")
+            lines.append(f"synthetic       {self.synthetic}")
         return "\n".join(lines)
 
 
 def inspected(items: Sequence[DatasetItem], entries: Iterable[Entry] = ()) -> Inspection:
     """The counts of a dataset; near-duplicates are looked for among the images whose bytes are at hand."""
+    found = list(entries)
     lesions = [lesion for item in items for lesion in item.truth.lesions]
     paths = {item.record.image_id: Path(item.record.uri) for item in items}
     pairs = near_duplicates({image_id: path for image_id, path in paths.items() if path.is_file()})
@@ -71,9 +84,10 @@ def inspected(items: Sequence[DatasetItem], entries: Iterable[Entry] = ()) -> In
         patients=len({(item.record.source, item.record.patient_id) for item in items if item.record.patient_id}),
         synthetic=sum(item.record.synthetic for item in items),
         sizes=dict(Counter(f"{i.record.size.width}×{i.record.size.height}" for i in items).most_common(8)),
-        duplicates=tuple((names[a], names[b]) for a, b in pairs),
-        crossing=tuple((names[a], names[b]) for a, b in pairs if splits[a] != splits[b]),
-        left_out=summary(entries),
+        duplicates=_named(pairs, names),
+        crossing=_named([(a, b) for a, b in pairs if splits[a] != splits[b]], names),
+        left_out=summary(found),
+        reasons=tuple(line.strip() for line in ledger(found, "`dermloop convert --report FILE` keeps them all")),
     )
 
 
@@ -108,6 +122,12 @@ def _shown(lesion: Lesion) -> str:
     edges = ", ".join(f"{edge:.1f}" for edge in box.edges)
     shape = "" if lesion.shape is None else f" {type(lesion.shape).__name__}"
     return f"{lesion.title} [{edges}]{shape}"
+
+
+def _named(pairs: Iterable[tuple[str, str]], names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Pairs of image ids as names, sorted."""
+    named = (sorted((names[one], names[other])) for one, other in pairs)
+    return tuple(sorted((first, second) for first, second in named))
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:

@@ -27,6 +27,7 @@ class Kind(StrEnum):
 
 FATAL = frozenset({Kind.LOST, Kind.REFUSED})
 _SHOWN = 20
+_WHOLE = frozenset({"truth", "finding", "image"})
 _ONE_LESION = re.compile(r"^lesion \d+ \([^)]*\)+ ")
 
 
@@ -108,10 +109,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def ledger(entries: Iterable[Entry]) -> Iterator[str]:
+def ledger(entries: Iterable[Entry], rest: str = "--report FILE keeps them all") -> Iterator[str]:
     """The entries as lines of a table: kind, number, what and why; failures singly, others by what they say.
 
-    At most twenty failures and twenty kinds of other entries; a last line says what is left.
+    At most twenty failures and twenty kinds of other entries; a line says how many more there are, and `rest`.
     """
     found = list(entries)
     fatal = [entry for entry in found if entry.kind in FATAL]
@@ -121,17 +122,17 @@ def ledger(entries: Iterable[Entry]) -> Iterator[str]:
     for entry in fatal[:_SHOWN]:
         yield f"  {entry.kind:9} {entry.item}: {_saying(entry)}"
     if len(fatal) > _SHOWN:
-        yield f"  … {len(fatal) - _SHOWN} more failures; --report FILE keeps them all"
+        yield f"  … {len(fatal) - _SHOWN} more failures; {rest}"
     for (kind, saying), same in list(alike.items())[:_SHOWN]:
         first = same[0].item if len(same) == 1 else f"{same[0].item}, …"
         yield f"  {kind:9} {len(same)} × {saying} ({first})"
     if len(alike) > _SHOWN:
-        yield f"  … {len(alike) - _SHOWN} more kinds of entries; --report FILE keeps them all"
+        yield f"  … {len(alike) - _SHOWN} more kinds of entries; {rest}"
 
 
 def _saying(entry: Entry) -> str:
     """Field, value and reason of an entry, without the number of the lesion that they are of."""
-    if entry.kind is Kind.SKIPPED:
+    if entry.kind is Kind.SKIPPED and entry.field in _WHOLE:
         return entry.reason
     what = entry.field if entry.kind in FATAL else _ONE_LESION.sub("", entry.field)
     return f"{' '.join(part for part in (what, entry.value) if part)}: {entry.reason}"

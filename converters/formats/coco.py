@@ -80,7 +80,8 @@ class _File:
         if len(images.waiting) >= _BATCH:
             self.spooled.write(images.take())
         size, number = item.record.size, annotations.count
-        for number, lesion in enumerate(item.truth.lesions, number + 1):
+        for lesion in item.truth.lesions:
+            number += 1
             annotations.waiting.append(_annotation_row(lesion, size, number, image, categories))
         annotations.count = number
         return len(annotations.waiting) >= _BATCH

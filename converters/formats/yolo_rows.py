@@ -130,7 +130,7 @@ def _boxed(lesion: Lesion, values: list[float], size: ImageSize, classes: Classe
     score = values.pop() if len(values) == wanted + 1 else None
     if len(values) != wanted:
         cure = "Read it with --from yolo-segment, yolo-obb or yolo-pose."
-        raise AnnotationError(item, f"{len(values)} numbers", f"{wanted} for a {task} row", cure)
+        raise AnnotationError(item, f"{len(values)} numbers", f"{wanted} in a row of task {task}", cure)
     if score is not None and not 0 <= score <= 1:
         raise AnnotationError(item, score, "a score from 0 to 1", "Export the labels again.")
     x, y, width, height = values[:4]
@@ -159,7 +159,8 @@ def _points(values: list[float], size: ImageSize, item: str, task: Task, count: 
     right_length = len(values) == 2 * count if count else len(values) >= 6 and len(values) % 2 == 0
     if not right_length:
         wanted = f"{2 * count} numbers" if count else "three points or more"
-        raise AnnotationError(item, f"{len(values)} numbers", f"{wanted} for a {task} row", "Read it with --from yolo.")
+        wanted = f"{wanted} in a row of task {task}"
+        raise AnnotationError(item, f"{len(values)} numbers", wanted, "Read it with --from yolo.")
     if not all(-_SLACK <= value <= 1 + _SLACK for value in values):
         raise AnnotationError(item, values[:8], "points inside the image, in shares of its sides", "Correct the row.")
     clipped = [min(max(value, 0.0), 1.0) for value in values]

@@ -232,7 +232,7 @@ def test_the_command_converts_sniffs_reports_and_inspects(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "r.json").read_text()) == report
     inspected = run("dataset", "inspect", tmp_path / "coco", "--json")
     assert json.loads(inspected.stdout)["classes"] == {"mel": 1}
-    assert "1 images, 1 lesions" in run("dataset", "inspect", tmp_path / "coco").stdout
+    assert "1 image, 1 lesion, 0 patients known" in run("dataset", "inspect", tmp_path / "coco").stdout
     assert "yolo-segment" in run("dataset", "formats").stdout
 
 
@@ -371,3 +371,19 @@ def test_two_index_masks_of_one_image_are_refused(tmp_path: Path) -> None:
     table.write_text(table.read_text() + table.read_text().splitlines()[1] + "\n")
     items, (entry,) = read_all(tmp_path / "out", find("masks-index"), ReadSettings(TAXONOMY))
     assert items == () and "one index mask" in entry.reason
+
+
+def test_an_inspection_says_what_is_left_out_and_which_pictures_are_alike(tmp_path: Path) -> None:
+    for number in range(7):
+        (tmp_path / f"{number}.png").write_bytes(picture(seed=3, format="PNG", compress_level=number))
+    table = "image,dx,bbox_x,bbox_y,bbox_w,bbox_h\n" + "".join(f"{n}.png,nv,1,1,9,9\n" for n in range(7))
+    (tmp_path / "metadata.csv").write_text(f"{table}gone.png,nv,1,1,9,9\n")
+    said = run("dataset", "inspect", tmp_path, "--images", tmp_path).stdout
+    assert "refused   metadata.csv, line 9" in said and "near-duplicates 21 pairs" in said
+    assert "  0.png and 1.png" in said and "… 16 more; --json has them all" in said
+
+
+def test_poses_without_a_point_are_refused(tmp_path: Path) -> None:
+    path = an_export(tmp_path, a_task(an_annotation(a_region())))
+    failed = run("convert", path, tmp_path / "out", "--to", "yolo-pose")
+    assert failed.exit_code == 1 and "Choose --to yolo" in failed.stderr and not (tmp_path / "out").exists()
