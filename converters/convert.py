@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from converters import naming, splits
 from converters.annotation import Annotation, Finding, ImageRecord
@@ -33,6 +34,7 @@ _LESIONS, _LESION_FREE = Finding.LESIONS, Finding.LESION_FREE  # looking up a me
 _TURN = 64
 _TABLES = frozenset({".json", ".jsonl", ".yaml", ".yml", ".manifest"})
 Progress = Callable[[str, int], None]
+Streamed = TypeVar("Streamed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def _converted(request: Request, progress: Progress) -> ConversionReport:
         closing(Written(request.writer.carries.addresses)) as written,
     ):
         tally, settings = _Tally(), _settings(request)
-        items = _accepted(items_of(request, progress), request, tally)
+        items = _accepted(_in_turns(items_of(request, progress)), request, tally)
         noted = _noted(naming.placed(items, request.names), tally, written if request.read_back else None)
         for piece in writing(_in_turns(noted), settings):
             if isinstance(piece, Picture):
@@ -147,8 +149,8 @@ def _converted(request: Request, progress: Progress) -> ConversionReport:
     return report
 
 
-def _in_turns(found: Iterable[Placed]) -> Iterator[Placed]:
-    """The same, some read before any of them is written: reading and writing in long turns takes a fifth less time."""
+def _in_turns(found: Iterable[Streamed]) -> Iterator[Streamed]:
+    """The same, some made before any goes on: steps that work in long turns take a fifth less time altogether."""
     waiting = iter(found)
     while turn := list(islice(waiting, _TURN)):
         yield from turn
@@ -277,13 +279,13 @@ def _name(item: DatasetItem) -> str:
 def _noted(found: Iterable[Placed], tally: _Tally, written: Written | None) -> Iterator[Placed]:
     classes = tally.classes
     for placed in found:
-        item = placed.item
+        item, truth = placed.item, placed.item.truth
         tally.images += 1
-        if item.truth.finding is _LESION_FREE:
+        if truth.finding is _LESION_FREE:
             tally.backgrounds += 1
         if item.split is not None:
             tally.splits[str(item.split)] += 1
-        for lesion in item.truth.lesions:
+        for lesion in truth.lesions:
             classes[lesion.diagnosis or lesion.title] += 1
         if placed.image is None:
             tally.without_bytes += 1

@@ -37,9 +37,9 @@ TASKS = "tasks.json"
 META = "dermloop"
 _FACTS = frozenset({"patient_id", "lesion_id", "age", "sex", "site", "skin_type", "confirmation", "device", "source"})
 _IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?)($|\?)", re.IGNORECASE)
-_PLAIN_ADDRESS = re.compile(
-    r"(?:[a-z][a-z0-9-]*:/(?:/[\w.: -]+)+|/data/upload(?:/[\w. -]+)*)/([\w-][\w. -]*)", re.ASCII
-)
+_PLAIN_FOLDER = re.compile(r"[a-z][a-z0-9-]*:/(?:/[\w.: -]+)+|/data/upload(?:/[\w. -]+)*", re.ASCII)
+_PLAIN_NAME = re.compile(r"[\w-][\w. -]*", re.ASCII)
+_plain_folder = lru_cache(1024)(_PLAIN_FOLDER.fullmatch)
 _made_record = made_from_checked(ImageRecord)
 _made_answer = made_from_checked(Annotation)
 _made_item = made_from_checked(DatasetItem)
@@ -91,21 +91,23 @@ def plain_item(task: Mapping[str, Any], source: Source) -> DatasetItem | None:
     try:
         data, (row,) = task["data"], task["annotations"]
         address = data[settings.image_key or _IMAGE_KEY]
-        located = _PLAIN_ADDRESS.fullmatch(address)
+        folder, _, name = address.rpartition("/")
         boxes = plain_boxes(row["result"], settings.taxonomy)
         if (
             boxes is None
-            or located is None
+            or _plain_folder(folder) is None
+            or _PLAIN_NAME.fullmatch(name) is None
             or source.folder is not None
             or task.get("meta")
             or task.get("drafts")
             or (task.get("predictions") and policy.truth.minimum is TruthLevel.MODEL)
-            or _is_cancelled(row)
+            or row.get("was_cancelled")
+            or row.get("skipped")
             or (len(data) > 1 and _stated(tuple(data)))
         ):
             return None
         author, said, seconds = _author(row), row.get("updated_at") or row.get("created_at"), row.get("lead_time")
-        moment = None if said is None else datetime.fromisoformat(said)
+        moment = None if said is None else _moment_of(said)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
     level = policy.level(author, bool(row.get("ground_truth")))
@@ -113,13 +115,14 @@ def plain_item(task: Mapping[str, Any], source: Source) -> DatasetItem | None:
         return None
     lesions, size = boxes
     image_id, number = ADDRESS + address, str(row.get("id", ""))
-    record = _made_record(image_id, address, size, located[1])
+    record = _made_record(image_id, address, size, name)
     answer = _made_answer(image_id, _LESIONS, lesions, level, author, number, moment, None, seconds)
     return _made_item(record, answer)
 
 
 _IMAGE_KEY = controls.TaskField.IMAGE.value
 _NUMBERS = (float, int)
+_moment_of = datetime.fromisoformat
 _LESIONS = Finding.LESIONS
 
 

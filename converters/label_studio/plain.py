@@ -31,7 +31,7 @@ def plain_boxes(result: object, taxonomy: Taxonomy) -> tuple[tuple[Lesion, ...],
         return None
     try:
         return _boxes(result, taxonomy.words)
-    except (KeyError, TypeError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
@@ -46,7 +46,8 @@ def _boxes(
     new_box, new_lesion, origins, known = _box, _lesion, ORIGINS, _KEYS.issuperset
     for row in result:
         value, region_id = row["value"], row["id"]
-        labels = value["rectanglelabels"]
+        (label,) = value["rectanglelabels"]
+        code, severity = words[label]
         x0, y0 = value["x"] * wide / 100, value["y"] * high / 100
         x1, y1 = x0 + value["width"] * wide / 100, y0 + value["height"] * high / 100
         if (
@@ -57,10 +58,8 @@ def _boxes(
             or type(region_id) is not str
             or value.get("rotation")
             or not known(row)
-            or len(labels) != 1
         ):
             return None
-        code, severity = words[labels[0]]
         ids.add(region_id)
         box = new_box(x0, y0, x1, y1)
         lesions.append(new_lesion(box, code, severity, None, None, (), region_id, origins[row.get("origin")]))
