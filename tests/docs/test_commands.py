@@ -1,4 +1,4 @@
-"""Each command that the README and docs/ show is run, in their order, in one home, or by a test that is named."""
+"""Each command that a README or a page shows is run, in their order, in one home, or by a test that is named."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from dermloop.cli import app
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 from elsewhere import ELSEWHERE, Elsewhere  # noqa: E402 - a neighbour, not a package
+from synopses import written_out  # noqa: E402
 
 COMMAND = typer.main.get_command(app)
 OWN_TAXONOMY = """
@@ -78,6 +79,12 @@ def shown() -> list[Shown]:
     return commands
 
 
+def packages() -> list[Shown]:
+    """The commands of the packages' own READMEs, which word them more shortly."""
+    readmes = sorted({*ROOT.glob("[a-z]*/README.md"), *ROOT.glob("[a-z]*/[a-z]*/README.md")})
+    return [Shown(str(page.relative_to(ROOT)), line) for page in readmes for line in written_out(page.read_text())]
+
+
 class Shell:
     """`dermloop` in a folder of its own, quick after the first command."""
 
@@ -124,8 +131,8 @@ def filled_in(line: str, run: Shell) -> str:
 
 
 def test_every_command_is_run_here_or_by_a_test_that_is_named() -> None:
-    commands = shown()
-    assert len(commands) > 60
+    commands = [*shown(), *packages()]
+    assert len(commands) > 160
     assert [one for one in commands if not one.runs and one.elsewhere is None] == []
 
 
@@ -138,7 +145,11 @@ def test_the_table_of_other_places_names_tests_that_exist_and_commands_that_are_
             assert not name or f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), test
 
 
-@pytest.mark.parametrize("one", [s for s in shown() if s.line.startswith("dermloop ")], ids=lambda one: one.line)
+OF_PAGES = [one for one in shown() if one.line.startswith("dermloop ")]
+OF_PACKAGES = [one for one in packages() if one.runs]
+
+
+@pytest.mark.parametrize("one", [*OF_PAGES, *OF_PACKAGES], ids=lambda one: one.line)
 def test_the_commands_own_parser_takes_it(one: Shown) -> None:
     words, command, context = shlex.split(one.line)[1:], COMMAND, None
     while hasattr(command, "commands"):
@@ -158,7 +169,7 @@ def test_each_command_does_what_its_page_says_in_the_order_of_the_pages(tmp_path
     prepare(tmp_path)
     problems = []
     with shell(tmp_path) as run:
-        for one in (one for one in shown() if one.runs):
+        for one in (one for one in (*shown(), *packages()) if one.runs):
             wanted, word = next((v for k, v in EXPECTED_STATUS.items() if one.line.startswith(k)), (0, ""))
             status, said = run.run(filled_in(one.line, run))
             if status != wanted or word not in said or "Traceback" in said:
