@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import errno
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
