@@ -105,6 +105,7 @@ def test_a_wrong_password_is_refused(app: Flask) -> None:
 def test_qa_sees_the_disputed_image_with_everybodys_boxes(app: Flask) -> None:
     page = as_(app, QA).get("/disputed").text
     assert page.count("<rect ") == 3
+    assert [page.count(f'class="d{number}"') for number in range(3)] == [1, 1, 1], "boxes on each other stay apart"
     for words in ("technician tech@example.org", "Melanocytic nevus", "dermatologist ben@example.org", "Melanoma"):
         assert words in page
 
@@ -123,6 +124,16 @@ def test_a_dermatologist_sees_only_their_own_numbers_and_no_images(app: Flask) -
     assert {client.get(path).status_code for path in forbidden} == {403}
     assert client.get(f"/pictures/{an_image().image_id}").status_code == 403
     assert client.get(f"/people/{ANNA.email}").status_code == 200
+
+
+def test_who_is_sent_away_finds_the_way_back(app: Flask) -> None:
+    page = as_(app, ANNA).get("/audit", headers={"Accept": "text/html"})
+    assert page.status_code == 403 and "To the overview" in page.text
+
+
+def test_an_image_names_who_answered(app: Flask) -> None:
+    page = as_(app, QA).get(f"/images/{an_image().image_id}").text
+    assert "round 1, reader 1: answered, tech@example.org" in page
 
 
 def test_an_images_history_and_picture_are_on_its_page(app: Flask) -> None:
@@ -164,7 +175,7 @@ def test_training_shows_runs_promotions_and_the_champion(app: Flask, home: Path)
     }
     (models / "promotions.jsonl").write_bytes(orjson.dumps(row) + b"\n")
     page = as_(app, QA).get("/training").text
-    for words in ("In use: <b>loop-123</b>", "25 %", "running", "cannot be read", "promote · passed"):
+    for words in ("In use: <b>loop-123</b>", "25\u00a0%", "running", "cannot be read", "promote · passed"):
         assert words in page
     assert as_(app, ANNA).get("/training").status_code == 403
 
