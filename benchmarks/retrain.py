@@ -40,6 +40,8 @@ TIMES = 3
 SHARE = 2
 """A round has the recipe's epochs, divided by this."""
 STAGES: tuple[Only, Only] = ("detector", "classifier")
+ENOUGH = 24
+"""Epochs after which a detector finds most lesions, so that serving has as much to read as evaluation."""
 LINES = ("one_stage", "cached_epoch", "evaluate_1000")
 
 
@@ -53,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, kept = Path(name), options.work or Path(name)
         version = _made(kept / "train", partial(photographs, options.images, PICTURES, SIDE))
-        _champion(version, folder)
+        _champion(version, folder, ENOUGH if "evaluate_1000" in options.lines else 1)
         if "one_stage" in options.lines:
             _one_stage(version, folder)
         if "cached_epoch" in options.lines:
@@ -68,12 +70,12 @@ def _made(folder: Path, make: Callable[[Path], DatasetVersion]) -> DatasetVersio
     return dataset.load(known.parent) if known else make(folder / "images")
 
 
-def _champion(version: DatasetVersion, folder: Path) -> None:
-    """A bundle to start from, of one epoch: what it costs to go on from it does not depend on how good it is."""
+def _champion(version: DatasetVersion, folder: Path, epochs: int) -> None:
+    """A bundle to start from; what it costs to go on from it does not depend on how good it is, what it serves does."""
     first = config.recipe("loop")
     settings = replace(
         first,
-        detector=replace(first.detector, epochs=1, weights="scratch"),
+        detector=replace(first.detector, epochs=epochs, learning_rate=0.002, weights="scratch"),
         classifier=replace(first.classifier, epochs=1, weights="scratch"),
     )
     models = folder / "models"
