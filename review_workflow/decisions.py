@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from converters.annotation import Annotation, Origin, TruthLevel
 from converters.label_studio.controls import Tier, Verdict
 from converters.taxonomy import Taxonomy
-from review_workflow import agreement, consensus, rules
+from converters.truth import agree
+from review_workflow import consensus, rules
 from review_workflow.merging import Settled, settle
 from review_workflow.people import Person, Role, Roster
 from review_workflow.policy import Expertise, Policy
@@ -29,6 +30,7 @@ from review_workflow.review import (
     WorkStatus,
 )
 from review_workflow.states import Happened, ReviewState
+from review_workflow.suspicion import is_suspicious
 
 POLICY_ACTOR = "policy"
 _MAY_MANAGE = (Role.QA, Role.ADMIN)
@@ -174,7 +176,7 @@ def _judge(review: Review, setting: Setting) -> Decision:
 def _needs_qa(review: Review, setting: Setting) -> bool:
     policy = setting.policy
     seen = [*review.readings(Tier.TECHNICIAN), *review.readings(Tier.DERMATOLOGIST)]
-    suspicious = any(agreement.is_suspicious(answer.annotation, setting.taxonomy) for answer in seen)
+    suspicious = any(is_suspicious(answer.annotation, setting.taxonomy) for answer in seen)
     sampled = policy.draw(review.image_id, "qa sample") < policy.qa.share_of_agreed
     escalated = any(answer.verdict is Verdict.ESCALATE for answer in review.readings(Tier.DERMATOLOGIST))
     return sampled or escalated or (policy.qa.malignant and suspicious) or review.revision > 1
@@ -299,7 +301,7 @@ def _open_readings(review: Review, site: str | None, setting: Setting) -> Review
 
 def _reader_count(review: Review, setting: Setting) -> int:
     policy, answer = setting.policy.readers, review.newest(Tier.TECHNICIAN)
-    suspicious = answer is not None and agreement.is_suspicious(answer.annotation, setting.taxonomy)
+    suspicious = answer is not None and is_suspicious(answer.annotation, setting.taxonomy)
     drawn = setting.policy.draw(review.image_id, "second reader") < policy.share_with_second
     unsure = answer is not None and any((x.score or 1.0) < policy.second_below_score for x in answer.annotation.lesions)
     return policy.together if drawn or unsure or (suspicious and policy.second_for_malignant) else 1
@@ -323,7 +325,7 @@ def _answer(review: Review, command: Submit, setting: Setting) -> Answer:
     if before is None:
         changed = any(lesion.origin is not Origin.PREDICTION for lesion in command.annotation.lesions)
     else:
-        changed = not agreement.is_unchanged(before, command.annotation, setting.policy.agreement.unchanged_iou)
+        changed = not agree(before, command.annotation, setting.policy.agreement.unchanged_iou)
     verdict = _measured(command.verdict, changed) if before is not None else command.verdict
     annotation = replace(command.annotation, level=TIER_LEVELS[command.key.tier])
     blind = is_blind(command.key, setting.policy)

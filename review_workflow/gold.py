@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 from converters.annotation import Annotation, ImageRecord, Lesion, TruthLevel
 from converters.label_studio.controls import Tier, Verdict
-from review_workflow.agreement import is_suspicious
 from review_workflow.decisions import POLICY_ACTOR, Setting
 from review_workflow.measures import box_agreement, match
 from review_workflow.policy import Level, Policy
 from review_workflow.review import Answer, Decision, Event, Review, Work, WorkKey
 from review_workflow.states import Happened, ReviewState
+from review_workflow.suspicion import is_suspicious
 
 _LEVELS = {
     Level.DERMATOLOGIST: TruthLevel.DERMATOLOGIST,

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from converters.annotation import Annotation
 from converters.label_studio.controls import Tier, Verdict
 from converters.truth import agree
-from review_workflow.agreement import is_suspicious
 from review_workflow.decisions import Setting
 from review_workflow.measures import box_agreement
 from review_workflow.review import Answer, Review
+from review_workflow.suspicion import is_suspicious
 
 _JUDGED = (Tier.TECHNICIAN, Tier.DERMATOLOGIST)
 

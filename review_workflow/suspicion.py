@@ -1,15 +1,9 @@
-"""Whether a reader left what they were shown as it was, and whether a reading is suspicious."""
+"""Whether a reading is suspicious of a malignancy: what is read twice, reaches QA, and counts as missed."""
 
 from __future__ import annotations
 
-from converters import truth
 from converters.annotation import Annotation, Finding
 from converters.taxonomy import Severity, Taxonomy
-
-
-def is_unchanged(shown: Annotation, answer: Annotation, iou: float) -> bool:
-    """Whether an answer repeats what was shown: same finding, same labels, boxes in place to within `iou`."""
-    return truth.agree(shown, answer, iou)
 
 
 def is_suspicious(annotation: Annotation, taxonomy: Taxonomy) -> bool:
