@@ -188,15 +188,13 @@ def pair(
     detects = reads = None
     if parts.detector is not None:
         detects = (parts.detector[0].graph, parts.detector[1])
-        lineage |= {"detector_run": parts.run_id, "detector_start": parts.detector[0].start}
-        lineage |= {"detector_dataset": version.digest, "detector_opset": str(opset(detects[0]))}
+        lineage |= _learnt("detector", parts.detector[0], parts.run_id, version)
     elif champion is not None and champion.detector is not None:
         detects = (champion.detector_path, champion.detector)
         lineage |= _inherited(champion, "detector_")
     if parts.classifier is not None:
         reads = (parts.classifier[0].graph, parts.classifier[1])
-        lineage |= {"classifier_run": parts.run_id, "classifier_start": parts.classifier[0].start}
-        lineage |= {"classifier_dataset": version.digest, "classifier_opset": str(opset(reads[0]))}
+        lineage |= _learnt("classifier", parts.classifier[0], parts.run_id, version)
     elif champion is not None and champion.classifier is not None:
         reads = (champion.classifier_path, champion.classifier)
         lineage |= _inherited(champion, "classifier_")
@@ -293,6 +291,14 @@ def _malignant_columns(version: DatasetVersion, target: Target) -> Flags:
     for diagnosis in known.diagnoses:
         flags[known.class_index(diagnosis, target)] |= diagnosis.malignant
     return flags
+
+
+def _learnt(
+    stage: Only, trained: TrainedDetector | TrainedClassifier, run_id: str, version: DatasetVersion
+) -> dict[str, str]:
+    """What a bundle's lineage says of a newly trained part."""
+    facts = {"run": run_id, "start": trained.start, "dataset": version.digest, "opset": str(opset(trained.graph))}
+    return {f"{stage}_{name}": fact for name, fact in facts.items()}
 
 
 def _inherited(champion: ModelBundle, prefix: str) -> dict[str, str]:
