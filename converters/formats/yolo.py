@@ -43,11 +43,8 @@ DATA = "data.yaml"
 def write(items: Iterable[Placed], settings: WriteSettings, task: Task) -> Iterator[Piece | Picture]:
     """One label file for each item, the images beside them, and `data.yaml` with every class of the taxonomy.
 
-    An image none of whose lesions can be written is left out: an empty file would call it lesion-free. Raises
-    DatasetError for poses without a single named point, which no trainer takes.
+    An image none of whose lesions can be written is left out: an empty file would call it lesion-free.
     """
-    if task is Task.POSE and not settings.keypoints:
-        raise DatasetError("points", "none", "a point on at least one lesion", "Choose --to yolo.")
     splits = set()
     for placed in items:
         size = placed.item.record.size

@@ -381,9 +381,3 @@ def test_an_inspection_says_what_is_left_out_and_which_pictures_are_alike(tmp_pa
     said = run("dataset", "inspect", tmp_path, "--images", tmp_path).stdout
     assert "refused   metadata.csv, line 9" in said and "near-duplicates 21 pairs" in said
     assert "  0.png and 1.png" in said and "… 16 more; --json has them all" in said
-
-
-def test_poses_without_a_point_are_refused(tmp_path: Path) -> None:
-    path = an_export(tmp_path, a_task(an_annotation(a_region())))
-    failed = run("convert", path, tmp_path / "out", "--to", "yolo-pose")
-    assert failed.exit_code == 1 and "Choose --to yolo" in failed.stderr and not (tmp_path / "out").exists()
