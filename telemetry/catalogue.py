@@ -33,7 +33,9 @@ class Metric:
 REQUEST_SECONDS = Metric(
     "dermloop_request_seconds", Kind.HISTOGRAM, "backend, review", "Time to answer", ("route", "status"), _SECONDS
 )
-PICTURES = Metric("dermloop_pictures_total", Kind.COUNTER, "backend, watcher", "Pictures by what became of them", ("outcome",))
+PICTURES = Metric(
+    "dermloop_pictures_total", Kind.COUNTER, "backend, watcher", "Pictures by what became of them", ("outcome",)
+)
 LESIONS = Metric("dermloop_lesions_total", Kind.COUNTER, "backend, watcher", "Lesions found")
 LESION_SCORE = Metric(
     "dermloop_lesion_score",
@@ -45,7 +47,10 @@ LESION_SCORE = Metric(
 )
 READY = Metric("dermloop_ready", Kind.GAUGE, "backend, watcher", "1 where a champion serves")
 FOLLOWED = Metric(
-    "dermloop_champion_followed", Kind.GAUGE, "backend, watcher", "0 where the champion is refused, or cannot be asked for"
+    "dermloop_champion_followed",
+    Kind.GAUGE,
+    "backend, watcher",
+    "0 where the champion is refused, or cannot be asked for",
 )
 MODEL = Metric("dermloop_model_info", Kind.GAUGE, "backend, watcher", "1 for the serving version", ("version",))
 
