@@ -187,7 +187,7 @@ def _require_content(request: Request, tally: _Tally) -> None:
 def items_of(request: Request, progress: Progress = _silent) -> Iterator[DatasetItem | Entry]:
     """What a conversion reads: every item of the source in its split, and what could not be read."""
     assert request.reader.read is not None
-    assigned = _splits(request) if request.split is not None else {}
+    assigned = _splits(request, progress) if request.split is not None else {}
     for number, found in enumerate(request.reader.read(request.source, request.read), 1):
         if assigned and isinstance(found, DatasetItem) and found.record.image_id in assigned:
             yield replace(found, split=assigned[found.record.image_id])
@@ -196,10 +196,13 @@ def items_of(request: Request, progress: Progress = _silent) -> Iterator[Dataset
         progress("convert", number)
 
 
-def _splits(request: Request) -> dict[str, Split]:
+def _splits(request: Request, progress: Progress) -> dict[str, Split]:
     assert request.reader.read is not None and request.split is not None
-    found = request.reader.read(request.source, request.read)
-    items = {item.record.image_id: _outline(item) for item in found if isinstance(item, DatasetItem)}
+    items: dict[str, DatasetItem] = {}
+    for number, item in enumerate(request.reader.read(request.source, request.read), 1):
+        progress("deal into splits", number)
+        if isinstance(item, DatasetItem):
+            items[item.record.image_id] = _outline(item)
     known = {image_id: item.split for image_id, item in items.items() if item.split}
     paths = {image_id: Path(item.record.uri) for image_id, item in items.items()}
     pairs = near_duplicates({image_id: path for image_id, path in paths.items() if path.is_file()})

@@ -11,18 +11,23 @@ from typing import Any
 
 import orjson
 
-from converters.annotation import Finding, Lesion, Origin, Relation, Shape
+from converters.annotation import Finding, Lesion, Relation, Shape
 from converters.errors import AnnotationError
 from converters.geometry import ImageSize, KeyPoint, PixelBox
 from converters.label_studio import controls
 from converters.label_studio.plain import plain_boxes
 from converters.label_studio.region_facts import is_region_fact, region_facts, row_facts
 from converters.label_studio.regions import SHAPES, decode_shape, encode_shape, envelope_of
-from converters.label_studio.results import box_label, encode_choice, encode_text
+from converters.label_studio.results import (
+    FINDINGS,
+    OPEN_SEVERITIES,
+    box_label,
+    encode_choice,
+    encode_text,
+    read_origin,
+)
 from converters.taxonomy import Taxonomy
 
-_OPEN = {label: severity for severity, label in controls.OPEN_LABELS.items()}
-_FINDINGS = {label: Finding(value) for value, label in controls.FINDING_LABELS.items()}
 _ANSWERS = {"choices": "choices", "textarea": "text", "rating": "rating", "number": "number", "taxonomy": "taxonomy"}
 _BESIDE = "beside"
 _TEXT_CONTROLS = frozenset({controls.REASON, controls.READING})
@@ -156,8 +161,8 @@ def _keep_beside(row: Row, others: dict[Any, list[Row]], parent: bool) -> None:
 
 
 def _lesion(row: Row, shape: Shape, name: str | None, taxonomy: Taxonomy, region: str) -> Lesion:
-    diagnosis = None if name is None or name in _OPEN else taxonomy.resolve(name, region)
-    severity = diagnosis.severity.value if diagnosis else _OPEN.get(name or "")
+    diagnosis = None if name is None or name in OPEN_SEVERITIES else taxonomy.resolve(name, region)
+    severity = diagnosis.severity.value if diagnosis else OPEN_SEVERITIES.get(name or "")
     return Lesion(
         box=shape if isinstance(shape, PixelBox) else envelope_of(shape),
         diagnosis=diagnosis.code if diagnosis else None,
@@ -165,7 +170,7 @@ def _lesion(row: Row, shape: Shape, name: str | None, taxonomy: Taxonomy, region
         score=_score(row, region),
         shape=None if isinstance(shape, PixelBox) else shape,
         region_id=None if row.get("id") is None else str(row["id"]),
-        origin=_origin(row, region),
+        origin=read_origin(row, region),
     )
 
 
@@ -178,7 +183,7 @@ def _pointed(point: KeyPoint, row: Row, taxonomy: Taxonomy) -> Lesion:
         found.severity.value if found else None,
         keypoints=(point,),
         region_id=str(row.get("id")),
-        origin=_origin(row, str(row.get("id"))),
+        origin=read_origin(row, str(row.get("id"))),
     )
 
 
@@ -234,20 +239,13 @@ def _score(row: Row, region: str) -> float | None:
     raise AnnotationError(f"{region}, score", score, "a number from 0 to 1", "Correct the prediction.")
 
 
-def _origin(row: Row, region: str) -> Origin:
-    said = row.get("origin") or Origin.MANUAL
-    if said not in tuple(Origin):
-        raise AnnotationError(f"{region}, origin", said, f"one of {', '.join(Origin)}", "Export the project again.")
-    return Origin(said)
-
-
 def _finding(answers: dict[str, str], lesions: bool, empty: Finding, item: str) -> Finding:
     said = answers.pop(controls.FINDING, None)
     if said is None:
         return Finding.LESIONS if lesions else empty
-    if said not in _FINDINGS:
-        raise AnnotationError(f"{item}, finding", said, f"one of {', '.join(_FINDINGS)}", "Choose again.")
-    finding = _FINDINGS[said]
+    if said not in FINDINGS:
+        raise AnnotationError(f"{item}, finding", said, f"one of {', '.join(FINDINGS)}", "Choose again.")
+    finding = FINDINGS[said]
     if (finding is Finding.LESIONS) != lesions and finding is not Finding.UNGRADABLE:
         expected = "regions exactly when lesions are marked"
         raise AnnotationError(f"{item}, finding", said, expected, "Draw the regions or change the answer.")

@@ -24,14 +24,17 @@ from converters.label_studio.regions import decode_shape, encode_shape, envelope
 from converters.raster import shape_to_mask, turned_box
 from converters.taxonomy import Taxonomy
 
-_OPEN = {label: severity for severity, label in controls.OPEN_LABELS.items()}
+OPEN_SEVERITIES = {label: severity for severity, label in controls.OPEN_LABELS.items()}
+"""Severity, or None, of the box labels that leave the diagnosis open."""
+
 _READING_WIDTH = 40
 _PAINTED = ("brushlabels", "polygonlabels")
 _DRAWN = ("rectanglelabels", *_PAINTED)
 _SAME_LESION = 0.5
 """From this overlap on, a rectangle and a painted mask of the same label are one lesion."""
 
-_FINDINGS = {label: Finding(value) for value, label in controls.FINDING_LABELS.items()}
+FINDINGS = {label: Finding(value) for value, label in controls.FINDING_LABELS.items()}
+"""Findings by the choice that stands for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +181,16 @@ def _lesion(row: Mapping[str, Any], size: ImageSize, taxonomy: Taxonomy, item: s
         raise AnnotationError(region, labels, "one diagnosis for a box", "Remove the others.")
     percent = _percent_box(value, region)
     label = labels[0] if labels else controls.OPEN_LABELS[None]
-    diagnosis = None if label in _OPEN else taxonomy.resolve(label, region)
+    diagnosis = None if label in OPEN_SEVERITIES else taxonomy.resolve(label, region)
     turned = percent.rotation % 360 != 0
     return Lesion(
         box=percent_to_pixel(percent, size),
         diagnosis=diagnosis.code if diagnosis else None,
-        severity=diagnosis.severity.value if diagnosis else _OPEN[label],
+        severity=diagnosis.severity.value if diagnosis else OPEN_SEVERITIES[label],
         score=row.get("score"),
         shape=percent_to_rotated(percent, size) if turned else None,
         region_id=row.get("id"),
-        origin=_origin(row, region),
+        origin=read_origin(row, region),
         attributes=region_facts(row),
     )
 
@@ -259,7 +262,8 @@ def _is_row(row: object) -> bool:
     return isinstance(row, Mapping) and isinstance(row.get("value", {}), Mapping)
 
 
-def _origin(row: Mapping[str, Any], region: str) -> Origin:
+def read_origin(row: Mapping[str, Any], region: str) -> Origin:
+    """How a result row came about; raises AnnotationError naming `region` for a word that Label Studio has not."""
     said = row.get("origin") or Origin.MANUAL
     if said not in tuple(Origin):
         raise AnnotationError(f"{region}, origin", said, f"one of {', '.join(Origin)}", "Submit the task again.")
@@ -288,9 +292,9 @@ def _finding(answers: Mapping[str, str], lesions: Sequence[Lesion], item: str) -
     said = answers.get(controls.FINDING)
     if said is None:
         return Finding.LESIONS if lesions else Finding.NOT_LOOKED_AT
-    if said not in _FINDINGS:
-        raise AnnotationError(f"{item}, finding", said, f"one of {', '.join(_FINDINGS)}", "Choose again.")
-    finding = _FINDINGS[said]
+    if said not in FINDINGS:
+        raise AnnotationError(f"{item}, finding", said, f"one of {', '.join(FINDINGS)}", "Choose again.")
+    finding = FINDINGS[said]
     if (finding is Finding.LESIONS) != bool(lesions) and finding is not Finding.UNGRADABLE:
         raise AnnotationError(
             f"{item}, finding", said, "boxes exactly when lesions are marked", "Draw the boxes or change the answer."
