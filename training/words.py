@@ -17,9 +17,7 @@ class Wording:
 
 _KNOWN: Mapping[str, Wording] = {
     "map50": Wording("Detection (mAP50)", "Precision over all recalls; a box counts from half overlap.", False),
-    "map50_95": Wording(
-        "Detection, exact boxes (mAP50-95)", "Precision over all recalls, stricter overlaps.", False
-    ),
+    "map50_95": Wording("Detection, exact boxes (mAP50-95)", "Precision over all recalls, stricter overlaps.", False),
     "detection_sensitivity": Wording("Lesions found", "Share of true lesions under a box that is shown to annotators."),
     "false_positives_per_image": Wording("False alarms", "Boxes on no lesion, for each picture.", False),
     "dice": Wording("Outlines (Dice)", "Overlap of drawn and true outlines, averaged over pictures.", False),
