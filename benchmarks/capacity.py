@@ -68,9 +68,9 @@ def _ingest() -> None:
 
 def _conversion() -> None:
     from converters import taxonomy
-    from converters.convert import Request
     from converters.formats.contract import ReadSettings, WriteSettings
     from converters.formats.table import find
+    from converters.request import Request
     from converters.splits import SplitPolicy
     from dermloop.bulk import conversion
 

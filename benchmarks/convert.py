@@ -28,9 +28,10 @@ from typing import Any
 import orjson
 
 from converters import taxonomy
-from converters.convert import Request, convert
+from converters.convert import convert
 from converters.formats.contract import ReadSettings, WriteSettings
 from converters.formats.table import find
+from converters.request import Request
 
 TASKS, MANY, ROUNDS = 10_000, 200_000, 5
 TARGETS = {"yolo": 2, "coco": 4, "voc": 3}

@@ -14,8 +14,8 @@ import typer
 from converters.errors import ConversionError, refused_by_disk
 
 if TYPE_CHECKING:
-    from converters.convert import Request
     from converters.report import ConversionReport
+    from converters.request import Request
     from converters.splits import SplitPolicy
     from converters.taxonomy import Taxonomy
 
@@ -54,10 +54,11 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert a dataset, read it back, and list what was lost. Fails, writing nothing, when a label would be lost."""
-    from converters.convert import NothingWrittenError, fingerprint
+    from converters.convert import NothingWrittenError
     from converters.convert import convert as run
     from converters.formats.contract import WriteSettings
     from converters.naming import Names
+    from converters.request import fingerprint
     from converters.workplace import conversion_place
 
     with _errors(as_json), conversion_place(source, target) as place:
@@ -196,10 +197,10 @@ def request_of(
     settings: object,
 ) -> Request:
     """The conversion that the options of a command describe; raises ConversionError."""
-    from converters.convert import Request
     from converters.formats.contract import ReadSettings, WriteSettings
     from converters.formats.table import find, sniffed
     from converters.label_studio.policy import ExportPolicy, read_policy
+    from converters.request import Request
 
     assert isinstance(settings, WriteSettings)
     policy = read_policy(truth_policy) if truth_policy else ExportPolicy()

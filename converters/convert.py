@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
-import mmap
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -22,35 +19,16 @@ from converters.duplicates import near_duplicates
 from converters.errors import ConversionError, DatasetError, refused_by_disk
 from converters.formats.contract import Carries, Format, Picture, Placed, ReadSettings, WriteSettings
 from converters.formats.metadata_csv import WHOLE_IMAGE
-from converters.naming import Names
 from converters.output import OutputFolder, open_output
 from converters.report import ConversionReport, Entry, Kind, counted, refused
-from converters.splits import SplitPolicy
+from converters.request import Request, fingerprint, write_settings
 from converters.written import Written
 
-_POINTED = re.compile(rb"keypoint|kpt_shape")
 _OTHER = "Choose another format."
 _LESIONS, _LESION_FREE = Finding.LESIONS, Finding.LESION_FREE  # looking up a member costs a call in Python 3.11
 _TURN = 64
-_TABLES = frozenset({".json", ".jsonl", ".yaml", ".yml", ".manifest"})
 Progress = Callable[[str, int], None]
 Streamed = TypeVar("Streamed")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One conversion: where from, where to, and how. `split` deals out what the source has not split already."""
-
-    source: Path
-    target: Path
-    reader: Format
-    writer: Format
-    read: ReadSettings
-    write: WriteSettings
-    split: SplitPolicy | None = None
-    names: Names = Names.ORIGINAL
-    allow_loss: bool = False
-    read_back: bool = True
 
 
 class NothingWrittenError(DatasetError):
@@ -126,7 +104,7 @@ def _converted(request: Request, progress: Progress) -> ConversionReport:
         _no_garbage(),
         closing(Written(request.writer.carries.addresses)) as written,
     ):
-        tally, settings = _Tally(), _settings(request)
+        tally, settings = _Tally(), write_settings(request)
         items = _accepted(_in_turns(items_of(request, progress)), request, tally)
         noted = _noted(naming.placed(items, request.names), tally, written if request.read_back else None)
         for piece in writing(_in_turns(noted), settings):
@@ -328,54 +306,6 @@ def _given_back(
         yield from request.writer.read(output.draft, ReadSettings(settings.taxonomy, sizes=written.sizes()))
     except ConversionError as error:
         yield refused(error)
-
-
-def _settings(request: Request) -> WriteSettings:
-    written = not request.write.keypoints and request.writer.carries.keypoints
-    if not written or request.reader.read is None or not _may_have_points(request.source):
-        return request.write
-    names: dict[str, None] = {}
-    for item in request.reader.read(request.source, request.read):
-        for lesion in item.truth.lesions if isinstance(item, DatasetItem) else ():
-            names.update(dict.fromkeys(point.name for point in lesion.keypoints))
-    return replace(request.write, keypoints=tuple(sorted(names)))
-
-
-def _may_have_points(source: Path) -> bool:
-    """Whether the word for points occurs in the source's tables; spares most conversions a second reading."""
-    found = [source] if source.is_file() else [p for p in source.rglob("*") if p.suffix in _TABLES]
-    return any(_holds(path) for path in found)
-
-
-def _holds(path: Path) -> bool:
-    if path.stat().st_size == 0:
-        return False
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _POINTED.search(content) is not None
-
-
-def fingerprint(request: Request) -> str:
-    """What tells a conversion from others: its settings, and paths, sizes and times of its source's files."""
-    facts = (
-        str(request.source.resolve()),
-        _state(request.source, request.target),
-        _state(request.read.images, request.target) if request.read.images else None,
-        request.reader.name,
-        request.writer.name,
-        str(request.read.images),
-        request.names.value,
-        request.write,
-        request.split,
-    )
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-
-def _state(source: Path, target: Path) -> tuple[tuple[str, int, int], ...]:
-    """Paths, sizes and times of the files of a source; those of the target and its draft do not count."""
-    own = (str(target.absolute()), str(target.absolute().with_name(f".{target.name}.")))
-    found = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    kept = [path for path in found if not str(path.absolute()).startswith(own)]
-    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in kept)
 
 
 def _report(request: Request, tally: _Tally) -> ConversionReport:

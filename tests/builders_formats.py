@@ -14,12 +14,13 @@ from builders_converters import TAXONOMY, a_record, an_answer, picture
 from hypothesis import strategies as st
 
 from converters.annotation import Confirmation, Finding, Lesion, TruthLevel
-from converters.convert import Request, convert
+from converters.convert import convert
 from converters.dataset import DatasetItem, Split
 from converters.formats.contract import Format, ReadSettings, WriteSettings
 from converters.formats.located import address_id
 from converters.geometry import Ellipse, ImageSize, KeyPoint, PixelBox, Polygon, RleMask, RotatedBox
 from converters.report import ConversionReport, Entry
+from converters.request import Request
 
 POINTS = ("border", "centre")
 NAMES = (

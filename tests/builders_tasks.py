@@ -8,11 +8,12 @@ from typing import Any
 
 from builders_converters import TAXONOMY
 
-from converters.convert import Request, convert, read_all
+from converters.convert import convert, read_all
 from converters.dataset import DatasetItem
 from converters.formats.contract import ReadSettings, WriteSettings
 from converters.formats.table import find
 from converters.report import ConversionReport, Entry
+from converters.request import Request
 
 WIDTH, HEIGHT = 200, 100
 

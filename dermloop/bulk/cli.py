@@ -111,9 +111,9 @@ def convert(
 
     from converters import taxonomy as taxonomies
     from converters.cli import request_of, split_policy
-    from converters.convert import Request
     from converters.formats.contract import WriteSettings
     from converters.naming import Names
+    from converters.request import Request
     from dermloop.bulk import commands
 
     classes = taxonomies.read(taxonomy)

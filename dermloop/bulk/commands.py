@@ -12,8 +12,9 @@ from pathlib import Path
 from rich.console import Console
 
 from converters.cli import tell_report
-from converters.convert import LossError, Request
+from converters.convert import LossError
 from converters.dataset import Split
+from converters.request import Request
 from dermloop.bulk import conversion, engines, places, sources
 from dermloop.bulk import work as working
 from dermloop.bulk.choice import Choice, Engine

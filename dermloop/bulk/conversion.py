@@ -18,13 +18,14 @@ from typing import Any
 import orjson
 
 from converters import taxonomy
-from converters.convert import Progress, Request, convert, fingerprint, items_of
+from converters.convert import Progress, convert, items_of
 from converters.dataset import DatasetItem, decode_line, encode_item
 from converters.errors import DatasetError
 from converters.formats.contract import Format, Picture, Piece, Placed, ReadResult, ReadSettings, Write, WriteSettings
 from converters.formats.table import find
 from converters.naming import Names
 from converters.report import ConversionReport, Entry
+from converters.request import Request, fingerprint
 from dermloop.bulk import plan as plans
 from dermloop.bulk.plan import Item, Plan, load_plan, make_plan, read_results, shard_of, write_results
 from dermloop.bulk.shards import ShardReport, Tell

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from converters import duplicates, storage
 from converters.annotation import Finding
 from converters.cli import app
-from converters.convert import LossError, Request, convert, read_all
+from converters.convert import LossError, convert, read_all
 from converters.dataset import DatasetItem, Split
 from converters.errors import DatasetError
 from converters.formats.contract import ReadSettings, WriteSettings
@@ -33,6 +33,7 @@ from converters.formats.metadata_csv import WHOLE_IMAGE
 from converters.formats.table import FORMATS, find, sniffed
 from converters.geometry import PixelBox
 from converters.naming import Names
+from converters.request import Request
 from converters.splits import SplitPolicy
 
 RUN = CliRunner()

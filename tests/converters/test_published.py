@@ -11,12 +11,13 @@ from builders_converters import TAXONOMY, picture
 from PIL import Image
 
 from converters.annotation import Confirmation, TruthLevel
-from converters.convert import Request, convert, read_all
+from converters.convert import convert, read_all
 from converters.dataset import DatasetItem
 from converters.formats.contract import ReadSettings, WriteSettings
 from converters.formats.table import find, sniffed
 from converters.geometry import PixelBox
 from converters.report import Entry, Kind
+from converters.request import Request
 
 PAD_COLUMNS = (
     "patient_id,lesion_id,smoke,drink,background_father,background_mother,age,pesticide,gender,skin_cancer_history,"

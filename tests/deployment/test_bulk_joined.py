@@ -16,11 +16,12 @@ from builders_converters import TAXONOMY, a_lesion, an_answer, an_item, picture
 from builders_formats import converted, memory_format
 from builders_redis import redis_server
 
-from converters.convert import LossError, Request, convert
+from converters.convert import LossError, convert
 from converters.dataset import DatasetItem
 from converters.formats.contract import Format, ReadSettings, WriteSettings
 from converters.formats.table import FORMATS, find
 from converters.report import ConversionReport
+from converters.request import Request
 from converters.splits import SplitPolicy
 from dermloop.bulk import conversion, engines, work
 from dermloop.bulk.choice import Choice
