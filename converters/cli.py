@@ -271,21 +271,29 @@ def tell_report(found: ConversionReport, report: Path | None, as_json: bool) -> 
 
 @contextmanager
 def _progress(as_json: bool) -> Iterator[Callable[[str, int], None]]:
+    """A bar for each stage: the first one counts, and the ones after it know how many images to expect."""
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:17}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=as_json or not console.is_terminal, transient=True) as bars:
-        stages: dict[str, int] = {}
+        stages: dict[str, TaskID] = {}
+        reached: dict[str, int] = {}
 
         def step(stage: str, count: int) -> None:
             if stage not in stages:
-                stages[stage] = bars.add_task(stage, total=None)
+                known = next(reversed(reached.values()), None)
+                for one, number in reached.items():
+                    bars.update(stages[one], completed=number, total=number)
+                stages[stage] = bars.add_task(stage, total=known)
+            reached[stage] = count
             if count % 100 == 0:
-                bars.update(stages[stage], completed=count)  # type: ignore[arg-type]
+                bars.update(stages[stage], completed=count)
 
         yield step
+        for stage, count in reached.items():
+            bars.update(stages[stage], completed=count)
 
 
 @contextmanager

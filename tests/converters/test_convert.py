@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -192,6 +193,19 @@ MANIFEST = (
     '[{"class_id":4,"left":1,"top":2,"width":30,"height":20}]},"boxes-metadata":{"class-map":{"4":"mel"},'
     '"type":"groundtruth/object-detection","objects":[{"confidence":1}]}}\n'
 )
+
+
+def test_every_stage_has_a_bar_and_the_later_ones_know_their_end(tmp_path: Path) -> None:
+    source = tmp_path / "boxes.manifest"
+    source.write_text("".join(MANIFEST.replace("a.jpg", f"{number}.jpg") for number in range(3)))
+    told = RUN.invoke(
+        app,
+        ["convert", str(source), str(tmp_path / "out"), "--to", "coco", "--split", "70/15/15"],
+        env={"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1", "COLUMNS": "120"},
+    )
+    assert told.exit_code == 0, told.output
+    for stage in ("deal into splits", "convert", "read back"):
+        assert re.search(rf"{stage} [^\n]*3/3", told.stderr)
 
 
 def test_a_manifest_line_that_is_not_json_is_named_and_nothing_is_written(tmp_path: Path) -> None:
