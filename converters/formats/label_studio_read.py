@@ -158,7 +158,7 @@ def _says_something(row: Mapping[str, Any], reading: Reading, kind: str) -> bool
 def _left_behind(task: Mapping[str, Any], taken: Annotation, name: str) -> Iterator[Entry]:
     """The entry of what others said of an image and what was not submitted; predictions are no answers."""
     rows = [row for row in task.get("annotations") or () if not _is_cancelled(row)]
-    others = len([row for row in rows if str(row.get("id", "")) != taken.annotation_id])
+    others = len(rows) - (taken.level is not TruthLevel.MODEL)
     drafts = len(task.get("drafts") or ())
     said = [counted(number, noun) for number, noun in ((others, "other answer"), (drafts, "draft")) if number]
     if said:
