@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
 
@@ -49,6 +49,7 @@ class Stage:
     health: list[str] = field(default_factory=list)
     ports: list[str] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
+    layers: list[Path] = field(default_factory=list)
 
 
 class Kitchen:
@@ -156,9 +157,12 @@ class Kitchen:
         name = name.strip() or f"{self.folder.name}-{self._number}"
         base = stages.get(image.strip())
         root = self.folder / f"{self._number}" / "root"
-        made = Stage(name, root, dict(base.environment) if base else {"PATH": _PATH})
         place = root.parent
-        layer = "/" if base is None else f"{base.root.parent}/upper:/"
+        below = [*base.layers] if base else []
+        made = replace(base, name=name, root=root) if base else Stage(name, root, {"PATH": _PATH})
+        made.environment, made.layers = dict(made.environment), [place, *below]
+        made.ports, made.ran = [*made.ports], [*made.ran]
+        layer = ":".join([*(f"{one}/upper" for one in below), "/"])
         self._shell(
             f"mkdir -p {place}/upper {place}/work {root} && "
             f"mount -t overlay overlay -o lowerdir={layer},upperdir={place}/upper,workdir={place}/work {root} && "
@@ -166,11 +170,25 @@ class Kitchen:
             f"mkdir -p {root}/root/.cache && mount --bind {Path.home()}/.cache {root}/root/.cache"
         )
         if base is None:
-            self._furnish(root, image.strip())
+            self._furnish(made, image.strip())
+        else:
+            self._mount_python(made)
         return made
 
-    def _furnish(self, root: Path, image: str) -> None:
+    def _mount_python(self, stage: Stage) -> None:
+        """The library of this machine's Python where the image has its own, with what the stages below installed."""
+        if (own := Path(sys.base_prefix)) != Path("/usr/local"):
+            place, name = stage.root.parent, "python{}.{}".format(*sys.version_info[:2])
+            lower = ":".join([*(f"{below}/python" for below in stage.layers[1:]), f"{own}/lib/{name}"])
+            layers = f"lowerdir={lower},upperdir={place}/python,workdir={place}/python-work"
+            into = f"{stage.root}/usr/local/lib/{name}"
+            self._shell(
+                f"mkdir -p {into} {place}/python {place}/python-work && mount -t overlay overlay -o {layers} {into}"
+            )
+
+    def _furnish(self, stage: Stage, image: str) -> None:
         """What the base image has and this machine may not have at the same place: a Python that everybody can run."""
+        root = stage.root
         for folder in [*Path(sys.base_prefix).parents][:-1]:
             self._shell(f"chmod o+rx {root}{folder}")
         if image.startswith("heartexlabs/label-studio:"):
@@ -180,12 +198,8 @@ class Kitchen:
         name = "python{}.{}".format(*sys.version_info[:2])
         own, place = Path(sys.base_prefix), f"{root}/usr/local"
         if own != Path("/usr/local"):
-            layers = f"lowerdir={own}/lib/{name},upperdir={root.parent}/python,workdir={root.parent}/python-work"
-            self._shell(
-                f"cp -L {own}/bin/{name} {place}/bin/{name} && cp -P {own}/lib/libpython3* {place}/lib/ 2>/dev/null; "
-                f"mkdir -p {place}/lib/{name} {root.parent}/python {root.parent}/python-work && "
-                f"mount -t overlay overlay -o {layers} {place}/lib/{name}"
-            )
+            self._shell(f"cp -L {own}/bin/{name} {place}/bin/{name}; cp -P {own}/lib/libpython3* {place}/lib/ || true")
+            self._mount_python(stage)
             self._shell(f"rm -f {place}/bin/python3 {place}/bin/python {place}/bin/pip {place}/bin/uv")
             self._shell(f"ln -s {name} {place}/bin/python3 && ln -s {name} {place}/bin/python")
             self._shell(f"cd {place}/lib/{name} && {_CLEAN}")

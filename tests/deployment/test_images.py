@@ -26,6 +26,17 @@ with u.urlopen(u.Request("http://127.0.0.1:9090/predict", body, headers), timeou
     print(answer.read().decode())
 """
 
+LEARN = """
+import os
+from training import networks
+keras = networks.keras_library()
+dense = keras.layers.Dense(4)(keras.ops.ones((1, 3)))
+import torch
+import ultralytics
+linear = torch.nn.Linear(3, 4)(torch.ones(1, 3))
+print(tuple(dense.shape), tuple(linear.shape), os.getuid())
+"""
+
 
 def steps(name: str, kind: str) -> list[str]:
     parsed = DockerfileParser(path=str(ROOT / "docker" / name / "Dockerfile")).structure
@@ -103,6 +114,16 @@ def test_the_serving_image_answers_label_studio_with_a_read_only_root_and_no_rig
     code = f"import importlib.util as u; print([n for n in '{unwanted}'.split() if u.find_spec(n)])"
     assert cook.run(stage, ["python", "-c", code]).stdout.strip() == "[]"
     assert size_in_mb(cook, stage, "/opt/dermloop") < 400
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_the_training_image_computes_with_all_its_libraries_and_reaches_its_queue(cook: Kitchen) -> None:
+    stage = cook.build("docker/training/Dockerfile", {"FLAVOUR": "cuda"})
+    learnt = cook.run(stage, ["python", "-c", LEARN])
+    assert learnt.stdout.splitlines()[-1:] == ["(1, 4) (1, 4) 10001"], learnt.stderr
+    told = cook.run(stage, stage.health)
+    assert told.returncode == 0, told.stderr
 
 
 @pytest.mark.soak
