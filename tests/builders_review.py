@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from review_workflow.presentation import Resumed, TaskDraft
 from review_workflow.project_setup import SetupOptions
 from review_workflow.review import Review, Submit, WorkKey
 from review_workflow.service import ReviewService
-from review_workflow.store import Store, open_store
+from review_workflow.store import Session, Store, open_store
 from review_workflow.sync import project_fact
 
 TAXONOMY = taxonomies.read()
@@ -234,6 +235,31 @@ class MemoryLabelStudio:
     def _answer(self) -> None:
         if self.away is not None:
             raise self.away
+
+
+class Crash(BaseException):
+    """The process is gone, here and now."""
+
+
+class FragileStore(Store):
+    """A database whose process dies at a chosen step: before a transaction, inside it, or right after its commit."""
+
+    countdown: int | None = None
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        self._step()
+        with super().writing() as session:
+            yield session
+            self._step()
+        self._step()
+
+    def _step(self) -> None:
+        if self.countdown is not None:
+            self.countdown -= 1
+            if self.countdown < 0:
+                self.countdown = None
+                raise Crash
 
 
 class Ticking:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from converters import storage
@@ -127,7 +128,7 @@ class SagemakerTarget:
             self._jobs.create_training_job(**request)
 
     def _submit_tuning(self, order: TuneOrder, place: Place) -> str:
-        name = f"dermloop-{order.stage[:3]}-{datetime.now(UTC):%y%m%d-%H%M%S}"
+        name = f"dermloop-{order.stage[:3]}-{datetime.now(UTC):%y%m%d-%H%M%S}-{token_hex(2)}"  # of 32 characters
         plain = TrainOrder(order.stage, order.version, order.home, order.config)
         inputs = self._inputs(place, name, plain)
         limits = {"MaxParallelTrainingJobs": self._settings.tuning_parallel}
@@ -262,7 +263,8 @@ def _channel(name: str, address: str) -> dict[str, Any]:
 
 
 def _name(stage: str, version: DatasetVersion) -> str:
-    return f"dermloop-{stage}-{version.digest[:8]}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    """A name that says what and when; its last part keeps two of one second apart (SageMaker takes 63 characters)."""
+    return f"dermloop-{stage}-{version.digest[:8]}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{token_hex(2)}"
 
 
 def _ended(job: Mapping[str, Any]) -> int:

@@ -27,6 +27,8 @@ from builders_review import (
     SIZE,
     STRANGER,
     TECHNICIAN,
+    Crash,
+    FragileStore,
     MemoryLabelStudio,
     MemoryTask,
     Ticking,
@@ -51,7 +53,6 @@ from review_workflow.people import Person
 from review_workflow.review import WorkKey
 from review_workflow.service import ReviewService
 from review_workflow.states import ReviewState
-from review_workflow.store import Session, Store
 from review_workflow.webhooks import Hint
 
 GOLD = policies.Gold(share=0.5, rest_days=0.0, level=policies.Level.DERMATOLOGIST)
@@ -103,31 +104,6 @@ MAY_CAUSE = {
     "person changed": {"admin"},
     "reliability estimated": {"service"},
 }
-
-
-class Crash(BaseException):
-    """The process is gone, here and now."""
-
-
-class FragileStore(Store):
-    """A database whose process dies at a chosen step: before a transaction, inside it, or right after its commit."""
-
-    countdown: int | None = None
-
-    @contextmanager
-    def writing(self) -> Iterator[Session]:
-        self._step()
-        with super().writing() as session:
-            yield session
-            self._step()
-        self._step()
-
-    def _step(self) -> None:
-        if self.countdown is not None:
-            self.countdown -= 1
-            if self.countdown < 0:
-                self.countdown = None
-                raise Crash
 
 
 class AnyOrder(RuleBasedStateMachine):
