@@ -1,7 +1,8 @@
 """What an image's way through the tiers must be, told once more in twenty lines, and held against the service.
 
-One reader, nothing sampled: what two call benign is approved at once, what either calls malignant goes to QA. Everybody answers in
-random order while webhooks get lost and doubled, and the service dies anywhere; strangers answer too and move nothing.
+One reader, nothing sampled: what two call benign is approved at once, what either calls malignant goes to QA.
+Everybody answers in random order while webhooks get lost and doubled, and the service dies anywhere; strangers answer
+too and move nothing.
 """
 
 from __future__ import annotations
